@@ -1,0 +1,1 @@
+"""What Waypost costs, measured: `python -m benchmarks [NAME…] [--quick]`. See docs/performance.md."""

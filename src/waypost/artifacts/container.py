@@ -1,0 +1,246 @@
+"""Public container images: the OCI distribution API under /v2/, spoken by us, answered by the upstream.
+
+We own the conversation: clients need no token, names on the domain are independent of names upstream, and
+several registries may stand behind one domain. Manifests and tag lists pass through us; layers do not where
+the upstream redirects to its storage. docs/request-handling.md tells it to users.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from operator import itemgetter
+from urllib.parse import quote, unquote
+
+from msgspec import Struct
+
+from waypost.artifacts.distribution import URL_SAFE, Asked, Image
+from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package
+from waypost.artifacts.reference import (
+    ImageName,
+    ImageNameError,
+    is_digest,
+    is_name,
+    is_tag,
+    parse_upstream,
+    qualify,
+)
+from waypost.routing.decision import Decision, Refuse, Reply
+from waypost.routing.pattern import Pattern
+from waypost.routing.request import Request
+
+
+class ContainerRow(Struct, frozen=True, array_like=True, tag="container"):
+    """One image. `name` is what users pull from the domain, `package` what it is counted as.
+
+    proxy  layers pass through us even where the registry redirects to its storage
+    """
+
+    name: str
+    registry: str
+    repository: str
+    package: str
+    owner: str | None = None
+    proxy: bool = False
+
+
+class PatternRow(Struct, frozen=True, array_like=True, tag="container-pattern"):
+    """All images whose names match; each is its own repository on `registry`, and its own package."""
+
+    pattern: str
+    registry: str
+    owner: str | None = None
+
+
+_PING = Reply(
+    200,
+    (("Content-Type", "application/json"), ("Docker-Distribution-API-Version", "registry/2.0")),
+    b"{}",
+)
+_READ_ONLY = Refuse(
+    405,
+    "UNSUPPORTED",
+    "Images can be pulled from this address, not pushed to it. Push to the registry behind it.",
+    (("Allow", "GET, HEAD"),),
+)
+_NO_PATH = Refuse(404, "UNSUPPORTED", "The registry API has no such path.")
+_NO_CATALOG = Refuse(404, "UNSUPPORTED", "This address has no catalogue.")
+# Of the client's headers only these go along, by what is asked.
+_PASSED = {
+    "manifests": frozenset(("accept", "if-none-match")),
+    "blobs": frozenset(("accept", "range", "if-range")),
+    "tags": frozenset(("accept",)),
+    "referrers": frozenset(("accept",)),
+}
+_SPECIAL = re.compile(r"[*{}\\]")
+
+
+class ContainerSite:
+    """Everything under /v2 on one host."""
+
+    def __init__(self, rows: Sequence[ContainerRow | PatternRow], policy: HostPolicy) -> None:
+        self._base = policy.base_url
+        self._secure = policy.base_url.startswith("https:")
+        self._images = {
+            row.name: Image(row.name, ImageName(row.registry, row.repository), row.package, row.owner, row.proxy)
+            for row in reversed(rows)  # the first one wins
+            if isinstance(row, ContainerRow)
+        }
+        self._patterns = Patterns([row for row in rows if isinstance(row, PatternRow)])
+
+    def decide(self, request: Request) -> Decision | None:
+        path = request.path
+        if not path.startswith("/v2") or path[3:4] not in ("", "/"):
+            return None
+        if request.method not in ("GET", "HEAD"):
+            return _READ_ONLY
+        rest = (unquote(path) if "%" in path else path)[4:]
+        if not rest:
+            return _PING
+        if rest == "_catalog":
+            return _NO_CATALOG
+        name, verb, reference = _split(rest)
+        if verb not in _PASSED:
+            return _NO_PATH
+        image = self._find(name)
+        if image is None:
+            return _unknown_name(name)
+        return _check(verb, reference) or self._ask(image, verb, reference, request)
+
+    def explain(self, request: Request) -> list[str]:
+        if not request.path.startswith("/v2/"):
+            return ["Containers answer under /v2/ only."]
+        name, _, _ = _split(unquote(request.path)[4:])
+        image = self._find(name)
+        if image is None:
+            return [f"No image called {name!r} is declared on this host, and no pattern matches it."]
+        how = "declared by name" if name in self._images else "matched by a pattern"
+        return [f"Image {name!r}, {how}: {image.upstream.repository} on {image.upstream.registry}."]
+
+    def _find(self, name: str) -> Image | None:
+        return self._images.get(name) or self._patterns.find(name)
+
+    def _ask(self, image: Image, verb: str, reference: str, request: Request) -> Decision:
+        """The same question to the upstream."""
+        path = f"{verb}/{reference}"
+        url = f"https://{image.upstream.registry}/v2/{image.upstream.repository}/{path}"
+        # Lists have no body that a HEAD could stand for: they are fetched, and the gateway leaves it out.
+        lists = verb in ("tags", "referrers")
+        if request.query and lists:
+            url += f"?{quote(request.query, safe=URL_SAFE)}"
+        passed = _PASSED[verb]
+        return Asked(
+            image=image,
+            verb=verb,
+            reference=reference,
+            ours=f"{self._base}/v2/{image.name}/{path}",
+            url=url,
+            method="GET" if lists else request.method,
+            headers=tuple((name.title(), value) for name, value in request.headers if name in passed),
+            scope=image.upstream.scope,
+            secure=self._secure or request.scheme == "https",
+        ).fetch()
+
+
+class Patterns:
+    """Finds the pattern that matches a name: more literal text wins, then fewer wildcards, then the earlier
+    one.
+
+    Only those are tried that have as many segments as the name and begin with its first segment, or with a
+    wildcard.
+    """
+
+    def __init__(self, rows: Sequence[PatternRow]) -> None:
+        ranked = [(Pattern.parse(row.pattern), row) for row in rows]
+        ranked.sort(key=lambda pair: (-pair[0].literal, pair[0].wildcards))
+        self._near: dict[tuple[int, str], list[tuple[int, Pattern, PatternRow]]] = {}
+        for rank, (pattern, row) in enumerate(ranked):
+            first = row.pattern.partition("/")[0]
+            key = (row.pattern.count("/"), "" if _SPECIAL.search(first) else first)
+            self._near.setdefault(key, []).append((rank, pattern, row))
+
+    def find(self, name: str) -> Image | None:
+        if not self._near or not is_name(name):
+            return None
+        depth = name.count("/")
+        found = [
+            candidate
+            for first in (name.partition("/")[0], "")
+            for candidate in islice(self._matching(name, depth, first), 1)
+        ]
+        if not found:
+            return None
+        _, row = min(found, key=itemgetter(0))
+        return Image(name, qualify(row.registry, name), name, row.owner)
+
+    def _matching(self, name: str, depth: int, first: str) -> Iterator[tuple[int, PatternRow]]:
+        """(rank, row) of those that match, the best first."""
+        for rank, pattern, row in self._near.get((depth, first), ()):
+            if pattern.match(name) is not None:
+                yield rank, row
+
+
+def _split(rest: str) -> tuple[str, str, str]:
+    """`NAME/VERB/REFERENCE`, read from the right, since names hold slashes themselves."""
+    head, _, reference = rest.rpartition("/")
+    name, _, verb = head.rpartition("/")
+    return name, verb, reference
+
+
+def _check(verb: str, reference: str) -> Refuse | None:
+    """Whether a reference fits what is asked: a tag or digest, a digest, or the word "list"."""
+    if verb == "tags":
+        return None if reference == "list" else _NO_PATH
+    if verb == "manifests" and ":" not in reference:
+        return None if is_tag(reference) else Refuse(404, "TAG_INVALID", f"{_shown(reference)} is not a tag.")
+    return None if is_digest(reference) else Refuse(400, "DIGEST_INVALID", f"{_shown(reference)} is not a digest.")
+
+
+def _unknown_name(name: str) -> Refuse:
+    if not is_name(name):
+        return Refuse(400, "NAME_INVALID", f"{_shown(name)} is not an image name.")
+    return Refuse(404, "NAME_UNKNOWN", f"No image called {name} is published at this address.")
+
+
+def _shown(text: str) -> str:
+    return ascii(text[:100])
+
+
+def declare(package: Package) -> list[ContainerRow]:
+    if not is_name(package.name):
+        raise DeclarationError(
+            "name", package.name, "an image name: lower-case letters, digits, and . _ - / between them"
+        )
+    if package.routes:
+        raise DeclarationError("routes", package.routes, "no routes: an image has an `upstream`")
+    if not package.upstream:
+        raise DeclarationError("upstream", package.upstream, "the image that is published, such as ghcr.io/acme/x")
+    written = [package.upstream] if isinstance(package.upstream, str) else package.upstream
+    if len(written) > 1:
+        raise DeclarationError("upstream", written, "one upstream; several are not yet supported")
+    try:
+        upstream = parse_upstream(written[0])
+    except ImageNameError as error:
+        raise DeclarationError("upstream", written[0], f"an image name. {error}") from None
+    name = package.name
+    return [ContainerRow(name, upstream.registry, upstream.repository, name, package.owner, package.proxy)]
+
+
+def clashes(rows: Sequence[ContainerRow | PatternRow]) -> list[Clash]:
+    seen: dict[str, ContainerRow] = {}
+    found = []
+    for row in rows:
+        if isinstance(row, ContainerRow) and (first := seen.setdefault(row.name, row)) is not row:
+            found.append(Clash(first, row, f"the image {row.name} is declared twice, and needs a name of its own"))
+    return found
+
+
+KIND = Kind(
+    name="container",
+    order=10,
+    row=ContainerRow | PatternRow,
+    site=ContainerSite,
+    declare=declare,
+    clashes=clashes,
+)

@@ -1,0 +1,78 @@
+"""What a package type is made of: rows that a snapshot carries, a site that serves them, and how people declare it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import UnionType
+from typing import Any
+
+from msgspec import Struct
+
+from waypost.routing.site import Site
+
+
+class DeclarationError(Exception):
+    """The operator declared something that cannot work. `key` is where, inside the declaration ("routes[0].to")."""
+
+    def __init__(self, key: str, found: object, expected: str) -> None:
+        super().__init__(f"{key}: found {found!r}; expected {expected}")
+        self.key = key
+        self.found = found
+        self.expected = expected
+
+
+class Route(Struct, forbid_unknown_fields=True):
+    """One entry of `routes`: an incoming path template, and where it leads (None: answer 200 and count)."""
+
+    path: str
+    to: str | None = None
+    proxy: bool = False
+
+
+class Package(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A [[package]] as people write it."""
+
+    type: str
+    name: str
+    owner: str | None = None
+    domain: str | None = None
+    domains: list[str] = []
+    upstream: str | list[str] | None = None
+    routes: list[Route] = []
+    proxy: bool = False
+
+
+class Clash(Struct, frozen=True):
+    """Two rows of one host that cannot live together, the earlier one first. `why` is a sentence about both."""
+
+    one: Struct
+    other: Struct
+    why: str
+
+
+class HostPolicy(Struct, frozen=True, array_like=True):
+    """What holds for a whole host. `base_url` has no trailing slash; links are built from it, never from Host."""
+
+    base_url: str
+    login: str = "none"
+
+
+class Kind(Struct, frozen=True, kw_only=True):
+    """A package type.
+
+    name     as in `type = "…"`
+    order    who is asked first where several kinds share a host; lower first
+    row      tagged, array_like, frozen msgspec Struct: one validated row of a snapshot; or a union of them (A | B)
+    site     builds the site of one host from its rows, in the order in which they were declared
+    declare  a [[package]] → its rows; the same rows are put on every domain of the package.
+             Raises DeclarationError. None: people cannot declare it in waypost.toml.
+    clashes  rows of one host → those that cannot live together; [] when all is well.
+             Called when configuration is loaded, never while serving.
+    """
+
+    name: str
+    order: int
+    row: type[Struct] | UnionType
+    site: Callable[[Sequence[Any], HostPolicy], Site]
+    declare: Callable[[Package], Sequence[Struct]] | None = None
+    clashes: Callable[[Sequence[Any]], list[Clash]] = lambda rows: []

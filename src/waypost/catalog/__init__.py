@@ -1,0 +1,1 @@
+"""What is published where: turns declarations into the snapshot that gateways serve."""

@@ -1,0 +1,166 @@
+"""`waypost add`: from the command that users type today to a [[package]] in the file, comments and order kept."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import tomlkit
+from msgspec import Struct
+
+from waypost.artifacts.reference import ImageNameError, as_written
+from waypost.catalog.compile import compile_file
+from waypost.settings import HOST
+
+VERSION = re.compile(r"(?<![0-9A-Za-z.])v?(\d+(?:\.\d+)+(?:[-+](?:rc|alpha|beta|pre)[0-9.]*)?)(?![0-9A-Za-z]|\.\d)")
+DEFAULT_BASE = "localhost"
+
+
+class AddError(Exception):
+    """The operator asked for something that cannot be added; the message says what to do."""
+
+
+class Entry(Struct, frozen=True):
+    """What will be written. `keys` in the order in which they stand in the file."""
+
+    name: str
+    keys: dict[str, object]
+    domain: str | None
+    use: str  # what users type, with {base} for http(s)://HOST[:PORT] and {host} for HOST[:PORT]
+    note: str = ""
+
+
+class Added(Struct, frozen=True):
+    """What happened. `made`: the file did not exist before. `base_url` is how users reach the host."""
+
+    entry: Entry
+    made: bool
+    base_url: str
+
+
+def add(path: Path, pasted: str, domain: str | None, port: int) -> Added:
+    """Writes the package into the file, or makes the file; `port` is that of the public listener.
+
+    Raises AddError, SettingsError (its lines are those that the file would have had) or OSError; then nothing
+    is written.
+    """
+    if domain is not None and not HOST.match(domain):
+        raise AddError(f"--domain: found {domain!r}; expected a host name in lower case, such as get.acme.example")
+    entry = read_pasted(pasted, domain)
+    made = not path.exists()
+    if made and domain is None:
+        entry = read_pasted(pasted, default_domain(entry))
+    before = new_text(entry.domain) if made else path.read_bytes().decode()
+    after = add_to_text(before, entry)
+    candidate = path.with_name(f".{path.name}.candidate")
+    try:
+        candidate.write_bytes(after.encode())
+        compiled = compile_file(candidate, port)
+        if not made:
+            candidate.chmod(path.stat().st_mode & 0o777)
+        candidate.replace(path)
+    finally:
+        candidate.unlink(missing_ok=True)
+    host = entry.domain or compiled.hosts[entry.name][0]
+    return Added(entry, made, compiled.base_url(host))
+
+
+def read_pasted(text: str, domain: str | None) -> Entry:
+    """A `docker pull …` line, an image name or a URL → an entry. Raises AddError."""
+    text = text.strip()
+    if re.match(r"https?://", text):
+        return _file(text, domain)
+    command = text.split(maxsplit=1)[0] if text else ""
+    if command in ("pip", "uv", "poetry", "npm", "yarn", "pnpm", "helm", "cargo", "gem", "go", "brew", "apt", "git"):
+        raise AddError(
+            f"`{command}` is not supported yet; `waypost add` takes a `docker pull` line, an image name or a URL"
+        )
+    return _container(text, domain)
+
+
+def _container(text: str, domain: str | None) -> Entry:
+    try:
+        upstream, name = as_written(text)
+    except ImageNameError as error:
+        raise AddError(f"{error} `waypost add` takes a `docker pull` line, an image name or a URL.") from None
+    keys = {"type": "container", "name": name, "domain": domain, "upstream": upstream}
+    return Entry(name, _given(keys), domain, f"docker pull {{host}}/{name}")
+
+
+def _file(url: str, domain: str | None) -> Entry:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise AddError(f"found {url!r}; expected a URL ({error})") from None
+    if not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment or re.search(r"[{}\s]", url):
+        raise AddError(f"found {url!r}; expected the plain URL of a file: no password, query, fragment, braces, blanks")
+    path = parts.path or "/"
+    version = VERSION.search(path)
+    note = ""
+    if version:
+        path = path.replace(version[1], "{version}")
+        note = f"{version[1]} was taken for the version: {{version}} now stands for any"
+    route = tomlkit.inline_table()
+    route.update({"path": path, "to": f"{parts.scheme}://{parts.netloc}{path}"})
+    routes = tomlkit.array()
+    routes.append(route)
+    name = _file_name(path) or parts.hostname
+    keys = {"type": "file", "name": name, "domain": domain, "routes": routes}
+    return Entry(name, _given(keys), domain, f"curl -LO {{base}}{parts.path or '/'}", note)
+
+
+def _file_name(path: str) -> str:
+    """`/v{version}/skates-{version}-linux.tar.gz` → `skates-linux`: what an entry may be called."""
+    stem = re.sub(r"(\.tar)?\.[a-z0-9]+$", "", posixpath.basename(path))
+    return re.sub(r"[-_.]v?\{version\}|^v?\{version\}[-_.]?", "", unquote(stem)).strip("-_.")
+
+
+def _given(keys: dict[str, Any]) -> dict[str, object]:
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def add_to_text(text: str, entry: Entry) -> str:
+    """The file with the entry at its end, and what was there before as it was, to the byte.
+
+    Raises AddError if the text is no TOML or has the package already.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise AddError(f"the file is not TOML: {error}") from None
+    packages = document.get("package", [])
+    if not isinstance(packages, list) or re.search(r"^\s*package\s*=", text, re.MULTILINE):
+        raise AddError("`package` is not written as [[package]] tables; nothing can be put after it")
+    for package in packages:
+        if isinstance(package, dict) and (package.get("type"), package.get("name")) == (entry.keys["type"], entry.name):
+            where = "upstream" if "upstream" in entry.keys else "routes"
+            raise AddError(f"{entry.name} is in the file already; change its {where} there")
+    if entry.domain is None and "owner" not in document:
+        raise AddError("the file names no owner to make a host of; say with --domain HOST which one users will use")
+    table = tomlkit.table()
+    for key, value in entry.keys.items():
+        table.add(key, value)
+    added = "[[package]]\n" + tomlkit.dumps(table)
+    before = f"{text.rstrip()}\n\n" if text.strip() else ""
+    if "\r\n" in text:
+        before, added = f"{text.rstrip()}\r\n\r\n", added.replace("\n", "\r\n")
+    return before + added
+
+
+def new_text(domain: str | None) -> str:
+    """The beginning of a file that did not exist."""
+    base = domain.split(".", 1)[1] if domain and domain.count(".") > 1 else DEFAULT_BASE
+    return (
+        f"# Waypost. What is published where; edits are taken up within a second.\nbase_domain = {base!r}\n\n".replace(
+            "'", '"'
+        )
+    )
+
+
+def default_domain(entry: Entry) -> str:
+    """Where an entry without a domain goes in a new file: names below .localhost lead to this machine."""
+    return f"docker.{DEFAULT_BASE}" if entry.keys["type"] == "container" else f"get.{DEFAULT_BASE}"

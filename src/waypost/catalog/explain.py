@@ -1,0 +1,82 @@
+"""`waypost explain`: what would happen to a request, and why, without asking anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from waypost.artifacts.snapshot import Snapshot, decode_host, sites_of
+from waypost.routing.decision import Decision, Fact, Fetch, Redirect, Refuse, Reply
+from waypost.routing.request import Request
+from waypost.routing.site import Site
+from waypost.routing.table import Table
+
+
+def explain_request(snapshot: bytes, method: str, url: str, headers: Iterable[str]) -> list[str]:
+    """Lines to print. Raises ValueError with a sentence for a URL or header that is none."""
+    request = _request(method, url, headers)
+    read = Snapshot(snapshot)
+
+    def sites(host: str) -> tuple[Site, ...] | None:
+        blob = read.blob(host)
+        return None if blob is None else sites_of(decode_host(blob))
+
+    table = Table(sites)
+    decision = table.decide(request)
+    lines = [f"{request.method} {request.scheme}://{request.host}{request.target}", *_answer(decision)]
+    lines += [f"  why: {line}" for line in table.explain(request)]
+    lines += [f"  {line}" for line in _counted(request, decision)]
+    return lines
+
+
+def _request(method: str, url: str, headers: Iterable[str]) -> Request:
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"found {url!r}; expected a URL such as http://get.acme.example/1.2/skates.tgz")
+    pairs = []
+    for header in headers:
+        name, colon, value = header.partition(":")
+        if not colon:
+            raise ValueError(f"-H: found {header!r}; expected 'Name: value'")
+        pairs.append((name.strip().lower(), value.strip()))
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    query = parts.query if parts.query or url.endswith("?") else None
+    return Request(method.upper(), host, parts.path or "/", query, pairs, scheme=parts.scheme)
+
+
+def _answer(decision: Decision) -> list[str]:
+    if isinstance(decision, Redirect):
+        return [f"  {decision.status} to {decision.location}"]
+    if isinstance(decision, Fetch):
+        return [f"  fetched from {decision.url} and passed on"]
+    if isinstance(decision, Reply):
+        return [f"  {decision.status}, answered here"]
+    return [f"  {decision.status} {decision.code}: {decision.message}"]
+
+
+def _counted(request: Request, decision: Decision) -> list[str]:
+    if isinstance(decision, Refuse):
+        return ["counted: nothing; only answers that went well count (C1)"]
+    if any(name in ("dnt", "sec-gpc") and value == "1" for name, value in request.headers):
+        return ["counted: nothing, and nothing is recorded: the client asks not to be tracked (C5)"]
+    if isinstance(decision, Fetch):
+        return ["counted: depends on what the upstream answers; see docs/what-we-count.md"]
+    if not decision.facts:
+        return [
+            "counted: nothing; " + ("HEAD never counts (C2)" if request.method == "HEAD" else "this is no download")
+        ]
+    return [f"recorded: {_described(fact)}" for fact in decision.facts]
+
+
+def _described(fact: Fact) -> str:
+    details = [
+        f"{name} {value}"
+        for name, value in (
+            ("version", fact.version),
+            ("tag", fact.tag),
+            ("platform", fact.platform),
+            ("variables", " ".join(f"{key}={value}" for key, value in (fact.variables or {}).items()) or None),
+        )
+        if value is not None
+    ]
+    return ", ".join([f"{fact.kind} of {fact.package}", *details])

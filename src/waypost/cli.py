@@ -1,0 +1,256 @@
+"""The commands. Each reads its arguments, calls one function below, and says plainly what went wrong."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+from urllib.parse import urlsplit
+
+import typer
+
+from waypost import __version__, log
+
+if TYPE_CHECKING:
+    from waypost.catalog.compile import Compiled
+
+app = typer.Typer(
+    name="waypost",
+    help="One address for ever for everything your project ships. Waypost redirects each download to where the "
+    "file is hosted today, proxies where a client cannot follow, and counts on the way.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[
+    Path, typer.Option("--config", envvar="WAYPOST_CONFIG", help="The configuration file.", metavar="FILE")
+]
+Data = Annotated[
+    Path,
+    typer.Option("--data", envvar="WAYPOST_DATA", help="The folder that Waypost keeps its data in.", metavar="DIR"),
+]
+CONFIG = Path("waypost.toml")
+DATA = Path("waypost-data")
+PORT = 8080  # of the public listener, as far as commands know that do not ask the server
+
+
+def fail(message: object, status: int = 2) -> NoReturn:
+    """Says on stderr what happened and what to do; 2 is the operator's to mend, 1 is ours or the machine's."""
+    typer.echo(f"waypost: {message}", err=True)
+    raise typer.Exit(status)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"waypost {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    config: Config = CONFIG,
+    data: Data = DATA,
+    listen: Annotated[
+        str, typer.Option(envvar="WAYPOST_LISTEN", help="Where clients reach us.", metavar="HOST:PORT")
+    ] = "127.0.0.1:8080",
+    console: Annotated[
+        str,
+        typer.Option(
+            envvar="WAYPOST_CONSOLE", help="Where health, metrics and numbers are answered.", metavar="HOST:PORT"
+        ),
+    ] = "127.0.0.1:8081",
+    workers: Annotated[
+        int, typer.Option(envvar="WAYPOST_WORKERS", min=0, max=256, help="Gateway processes; 0 is one for each core.")
+    ] = 0,
+) -> None:
+    """Serve everything that the configuration declares, until stopped.
+
+    Edits of the configuration are taken up within a second, without a restart. A mistake in it is reported
+    here, and what was served before goes on being served.
+    """
+    import os
+
+    from waypost import supervisor
+    from waypost.catalog.compile import compile_file
+    from waypost.data import DataDirectory, DataInUse
+    from waypost.settings import SettingsError
+
+    log.configure("supervisor")
+    count = workers or len(os.sched_getaffinity(0))
+    try:
+        public_address, console_address = supervisor.Address.parse(listen), supervisor.Address.parse(console)
+    except ValueError as error:
+        fail(error)
+    directory = DataDirectory(data)
+    try:
+        # Before anything is opened: a bad configuration changes nothing.
+        compile_file(config, public_address.port)
+        directory.create()
+        directory.own()
+        public = supervisor.listen(public_address, count)
+        private = supervisor.listen(console_address, 1)
+        compiled = compile_file(config, public[1].port)
+        boss = supervisor.Supervisor(config, directory, public, private, compiled)
+    except SettingsError as error:
+        fail(f"the configuration cannot be used:\n{error}")
+    except DataInUse as error:
+        fail(error)
+    except supervisor.ListenError as error:
+        fail(f"cannot listen on {error}; choose another --listen or --console")
+    except OSError as error:
+        fail(f"cannot use the data directory {data}: {error.strerror} ({error.filename})")
+    for warning in compiled.warnings:
+        typer.echo(f"waypost: {warning}", err=True)
+    typer.echo(
+        f"waypost {__version__}: {compiled.summary}, at http://{boss.address}; console at {boss.console_address.url}",
+        err=True,
+    )
+    boss.run()
+
+
+@app.command()
+def check(config: Config = CONFIG) -> None:
+    """Check the configuration and its manifests. Status 2, and every mistake with its line, if it cannot be used."""
+    compiled = _compile(config)
+    for warning in compiled.warnings:
+        typer.echo(f"waypost: {warning}", err=True)
+    typer.echo(f"{config}: {compiled.summary}; all is well")
+
+
+@app.command()
+def add(
+    pasted: Annotated[
+        str, typer.Argument(help="What users type or open today: a `docker pull` line, an image name or a URL.")
+    ],
+    domain: Annotated[
+        str | None, typer.Option(help="The host that users will use from now on.", metavar="HOST")
+    ] = None,
+    config: Config = CONFIG,
+) -> None:
+    """Write a package into the configuration, from the command that users type today.
+
+    Comments and order of the file are kept. A file that does not exist is made.
+    """
+    from waypost.catalog.add import AddError
+    from waypost.catalog.add import add as write
+    from waypost.settings import SettingsError
+
+    try:
+        added = write(config, pasted, domain, PORT)
+    except AddError as error:
+        fail(error)
+    except SettingsError as error:
+        text = str(error).replace(f".{config.name}.candidate", config.name)
+        fail(f"nothing was written, since {config} could not be used then:\n{text}")
+    except UnicodeDecodeError:
+        fail(f"{config}: found bytes that are not UTF-8; expected UTF-8 text")
+    except OSError as error:
+        fail(f"{config} cannot be written: {error.strerror}")
+    entry = added.entry
+    typer.echo(f"{'Made' if added.made else 'Added to'} {config}: {entry.name}")
+    if entry.note:
+        typer.echo(f"Note: {entry.note}.")
+    use = entry.use.format(base=added.base_url, host=urlsplit(added.base_url).netloc)
+    typer.echo(f"From now on users type:\n\n    {use}\n")
+
+
+@app.command()
+def explain(
+    url: Annotated[
+        str, typer.Argument(help="What a client would ask for, such as http://get.acme.example/1.2/skates.tgz")
+    ],
+    method: Annotated[str, typer.Option("-X", "--method", help="The method.", metavar="METHOD")] = "GET",
+    header: Annotated[
+        list[str] | None, typer.Option("-H", "--header", help="A header; repeat it for more.", metavar="'K: V'")
+    ] = None,
+    config: Config = CONFIG,
+) -> None:
+    """Say which rule answers a request, why the others do not, and what would be counted. Asks nobody."""
+    from waypost.catalog.explain import explain_request
+
+    try:
+        lines = explain_request(_compile(config).snapshot, method, url, header or [])
+    except ValueError as error:
+        fail(error)
+    for line in lines:
+        typer.echo(line)
+
+
+@app.command()
+def stats(
+    package: Annotated[str | None, typer.Argument(help="Only this package.")] = None,
+    since: Annotated[str, typer.Option(help="How far back: 30d, 12h, 2026-11-01 or all.")] = "30d",
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Split by version, tag, platform, country, client, day, package, domain … [package; version, for one package]"
+        ),
+    ] = None,
+    format: Annotated[str, typer.Option(help="table, json or csv.")] = "table",  # noqa: A002  the flag's name
+    everything: Annotated[bool, typer.Option("--all", help="Count CI systems, mirrors and bots too.")] = False,
+    config: Config = CONFIG,
+    data: Data = DATA,
+) -> None:
+    """Show what was downloaded. Asks the running server, or opens the store if there is none."""
+    from waypost.console import client, report
+
+    if format not in report.FORMATS:
+        fail(f"--format: found {format!r}; expected one of {', '.join(report.FORMATS)}")
+    try:
+        question = report.question(package, since, by or ("version" if package else "package"), everything)
+        answer = client.numbers(data).stats(question)
+    except ValueError as error:
+        fail(error)
+    except client.NoNumbers as error:
+        fail(error, 1)
+    typer.echo(report.render(answer, question, format), nl=False)
+
+
+@app.command()
+def events(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, and print events as they are stored.")] = False,
+    format: Annotated[str, typer.Option(help="ndjson or csv.")] = "ndjson",  # noqa: A002  the flag's name
+    config: Config = CONFIG,
+    data: Data = DATA,
+) -> None:
+    """Print stored events, oldest first, one a line."""
+    from waypost.console import client, report
+
+    if format not in ("ndjson", "csv"):
+        fail(f"--format: found {format!r}; expected ndjson or csv")
+    try:
+        for text in report.event_lines(client.numbers(data).events(follow), format):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except client.NoNumbers as error:
+        fail(error, 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+
+
+def _compile(config: Path) -> Compiled:
+    from waypost.catalog.compile import compile_file
+    from waypost.settings import SettingsError
+
+    try:
+        return compile_file(config, PORT)
+    except SettingsError as error:
+        fail(f"the configuration cannot be used:\n{error}")
+
+
+def main() -> None:
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

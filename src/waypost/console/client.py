@@ -1,0 +1,104 @@
+"""Where commands get numbers: from the server that owns the store, or from the store itself when none runs."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from waypost.console.question import PAGE, Page, Question
+from waypost.data import DataDirectory, Running
+from waypost.stores.duckdb import DuckStore
+from waypost.stores.store import Stats, StoreError
+
+FOLLOW_EVERY = 0.5  # seconds
+TIMEOUT = 60.0
+T = TypeVar("T")
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class NoNumbers(Exception):
+    """Nobody can answer: the operator named the wrong folder, or the server is in trouble."""
+
+
+class Numbers(Protocol):
+    """Somebody who can answer. Both raise NoNumbers."""
+
+    def stats(self, question: Question) -> Stats: ...
+
+    def events(self, follow: bool) -> Iterator[dict[str, Any]]: ...
+
+
+def numbers(data: Path) -> Numbers:
+    """The running server of a data directory, or its store. Raises NoNumbers."""
+    directory = DataDirectory(data)
+    running = directory.running()
+    if running is not None:
+        return Asked(running)
+    if not directory.store.exists():
+        raise NoNumbers(f"{data} holds no events yet; is --data the folder that `waypost serve` uses?")
+    return Opened(directory)
+
+
+class Asked:
+    """Asks the server over its console address, as whoever may read its data directory."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    def stats(self, question: Question) -> Stats:
+        return self._get("/stats", msgspec.to_builtins(question), Stats)
+
+    def events(self, follow: bool) -> Iterator[dict[str, Any]]:
+        after = 0
+        while True:
+            page = self._get("/events", {"after": after}, Page).events
+            for after, event in page:  # noqa: B007  the last cursor is asked from
+                yield event
+            if not page and not follow:
+                return
+            if len(page) < PAGE and follow:
+                time.sleep(FOLLOW_EVERY)
+
+    def _get(self, path: str, query: dict[str, Any], kind: type[T]) -> T:
+        request = urllib.request.Request(  # noqa: S310  the address is the server's own announcement
+            f"{self._running.console}{path}?{urlencode(query)}",
+            headers={"Authorization": f"Bearer {self._running.token}"},
+        )
+        try:
+            # No proxy of the environment: the console is on this machine.
+            with _opener.open(request, timeout=TIMEOUT) as answer:
+                return msgspec.json.decode(answer.read(), type=kind)
+        except urllib.error.HTTPError as error:
+            raise NoNumbers(
+                f"the server answers {error.code}: {error.read(500).decode('utf-8', 'replace').strip()}"
+            ) from None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise NoNumbers(f"the server at {self._running.console} does not answer: {error}") from None
+
+
+class Opened:
+    """Reads the store, which nobody writes now. What is still in the spool is counted at the next start."""
+
+    def __init__(self, directory: DataDirectory) -> None:
+        try:
+            self._store = DuckStore(directory.store, directory.temporary, read_only=True)
+        except StoreError as error:
+            raise NoNumbers(str(error)) from None
+
+    def stats(self, question: Question) -> Stats:
+        return question.ask(self._store)
+
+    def events(self, follow: bool) -> Iterator[dict[str, Any]]:
+        if follow:
+            raise NoNumbers("--follow needs a running server")
+        after = 0
+        while page := list(self._store.events(after, limit=PAGE)):
+            for after, event in page:  # noqa: B007
+                yield event

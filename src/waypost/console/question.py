@@ -1,0 +1,36 @@
+"""What people ask of the store, as it goes over the wire between commands and the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from waypost.stores.store import Stats, Store
+
+PAGE = 1000  # events in one answer
+
+
+class Question(Struct, kw_only=True, omit_defaults=True):
+    """Arguments of Store.stats. Times in microseconds since 1970, the later one excluded."""
+
+    package: str | None = None
+    since_us: int
+    until_us: int
+    by: str | None = None
+    everything: bool = False
+
+    def ask(self, store: Store) -> Stats:
+        return store.stats(
+            self.package,
+            since_us=self.since_us,
+            until_us=self.until_us,
+            by=self.by,
+            everything=self.everything,
+        )
+
+
+class Page(Struct):
+    """(cursor, event) pairs in the order of storing; empty when there are no more yet."""
+
+    events: list[tuple[int, dict[str, Any]]]

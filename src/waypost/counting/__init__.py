@@ -1,0 +1,1 @@
+"""What counts, and with what client: the only place that decides it."""

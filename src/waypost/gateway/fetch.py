@@ -1,0 +1,130 @@
+"""Carries out a `Fetch`: asks the upstream, with a token if it wants one, and lets the decision go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from waypost.routing.decision import Fetch, Final, Headers, Redirect, Refuse, Relay, UpstreamHead
+from waypost.upstream.client import Client, Response, Target
+from waypost.upstream.declared import Declared
+from waypost.upstream.failure import (
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamForbidden,
+    UpstreamMisbehaved,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from waypost.upstream.guard import check_handed_over
+from waypost.upstream.tokens import Tokens
+
+# A Fetch may lead to a Fetch (an upstream that redirects to itself). Beyond this many it is a loop.
+MOST_FETCHES = 5
+
+_CODES: dict[type[UpstreamError], tuple[int, str]] = {
+    UpstreamUnreachable: (502, "UPSTREAM_UNREACHABLE"),
+    UpstreamTimeout: (504, "UPSTREAM_TIMEOUT"),
+    UpstreamMisbehaved: (502, "UPSTREAM_MISBEHAVED"),
+    UpstreamForbidden: (502, "UPSTREAM_FORBIDDEN"),
+    UpstreamBusy: (429, "TOOMANYREQUESTS"),
+}
+
+
+class Upstreams:
+    """All that a worker needs to talk to upstreams. One per worker, made inside its event loop."""
+
+    def __init__(self, client: Client, tokens: Tokens | None = None) -> None:
+        self.client = client
+        self.tokens = tokens or Tokens(client)
+
+    def declare(self, declared: Mapping[str, Declared]) -> None:
+        """Takes other declared upstreams from the next request on; requests under way end as they began."""
+        if declared != self.client.declared:
+            self.client.declared = declared
+            self.tokens.forget()
+
+    async def close(self) -> None:
+        await self.client.close()
+
+
+async def carry_out(fetch: Fetch, upstreams: Upstreams) -> tuple[Final, Response | bytes]:
+    """The final decision, and the body of a Relay: a Response to iterate and close, or bytes already read.
+
+    If iterating raises UpstreamError, cut the client's connection: to end it would make a part look like the
+    whole. For every other decision the body is empty here; a Reply has its own.
+
+    Never raises UpstreamError: a failure becomes a Refuse that names the upstream. The connection to the
+    upstream is released whatever happens, cancellation included.
+    """
+    try:
+        for _ in range(MOST_FETCHES):
+            decision, body = await _once(fetch, upstreams)
+            if not isinstance(decision, Fetch):
+                return decision, body
+            fetch = decision
+        raise UpstreamMisbehaved(upstreams.client.target(fetch.url).host, "redirects in circles")
+    except UpstreamError as error:
+        return refusal(error), b""
+
+
+def refusal(error: UpstreamError) -> Refuse:
+    status, code = _CODES[type(error)]
+    retry_after = error.retry_after if isinstance(error, UpstreamBusy) else None
+    headers = (("Retry-After", retry_after),) if retry_after else ()
+    return Refuse(status, code, f"The upstream {error.host} cannot serve this now: {error.why}.", headers)
+
+
+async def _once(fetch: Fetch, upstreams: Upstreams) -> tuple[Final | Fetch, Response | bytes]:
+    answer = await _ask(fetch, upstreams)
+    streaming = False
+    try:
+        body = await answer.read(fetch.buffer) if fetch.buffer else b""
+        decision = fetch.then(UpstreamHead(answer.status, answer.headers, body))
+        if isinstance(decision, Redirect):
+            _check_redirect(upstreams.client.target(fetch.url), decision)
+        streaming = isinstance(decision, Relay) and not fetch.buffer
+        return decision, answer if streaming else body
+    finally:
+        if not streaming:
+            await answer.aclose()
+
+
+def _check_redirect(upstream: Target, decision: Redirect) -> None:
+    """An upstream says where the client is sent now. One that is declared may use the operator's own network."""
+    if upstream.declared:
+        return
+    try:
+        check_handed_over(urlsplit(decision.location).hostname or "")
+    except UpstreamForbidden as forbidden:
+        raise UpstreamForbidden(upstream.host, forbidden.why) from None
+
+
+async def _ask(fetch: Fetch, upstreams: Upstreams) -> Response:
+    """The upstream's answer, by token if it wants one. A 401 that no token helps against is an answer."""
+    client, tokens = upstreams.client, upstreams.tokens
+    target = client.target(fetch.url)
+    # A token must not cross a network in the clear, unless the operator sends us there that way.
+    secure = target.declared or target.url.scheme == "https"
+    if fetch.scope is None or not secure:
+        return await client.open(fetch.method, fetch.url, fetch.headers)
+    host, scope = target.host, fetch.scope
+    held = tokens.held(host, scope)
+    answer = await client.open(fetch.method, fetch.url, _with(fetch.headers, held))
+    if answer.status != 401:
+        return answer
+    try:
+        if held is not None:
+            tokens.drop(host, scope, held)
+        token = await tokens.ask(host, scope, answer.header_all("www-authenticate"))
+    except BaseException:
+        await answer.aclose()
+        raise
+    if token is None:
+        return answer
+    await answer.aclose()
+    return await client.open(fetch.method, fetch.url, _with(fetch.headers, token))
+
+
+def _with(headers: Iterable[tuple[str, str]], token: str | None) -> Headers:
+    return (*headers, ("Authorization", f"Bearer {token}")) if token else tuple(headers)

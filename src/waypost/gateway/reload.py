@@ -1,0 +1,79 @@
+"""The snapshot file as a gateway sees it: mapped, noticed when it is replaced, hosts compiled when first asked."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from pathlib import Path
+
+from waypost.artifacts.snapshot import Snapshot, SnapshotError, decode_host, sites_of
+from waypost.routing.site import Site
+
+# Hosts that are kept compiled. Beyond it the one that was compiled first goes, and is compiled again when asked.
+MAX_COMPILED = 100_000
+# Names that no snapshot knows are remembered too, so that a flood of them costs a dictionary look-up each.
+MAX_UNKNOWN = 10_000
+
+
+class SnapshotFile:
+    """Hands out the snapshot of a path whenever the file there is another one than before."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+
+    def changed(self) -> Snapshot | None:
+        """A new snapshot, or None. Raises SnapshotError for a damaged one, once; OSError while there is no file."""
+        status = os.stat(self._path)
+        identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if identity == self._seen:
+            return None
+        self._seen = identity
+        with open(self._path, "rb") as file:
+            try:
+                # The mapping outlives the file's name: whoever replaces the file leaves these pages to us.
+                return Snapshot(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            except ValueError:
+                raise SnapshotError("the snapshot is empty") from None
+
+
+class CompiledHosts:
+    """host → its sites. A host whose rows did not change keeps its compiled sites across snapshots."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._compiled: dict[str, tuple[bytes, tuple[Site, ...]]] = {}
+        self._before: dict[str, tuple[bytes, tuple[Site, ...]]] = {}
+        self._unknown: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._snapshot)
+
+    def __call__(self, host: str) -> tuple[Site, ...] | None:
+        known = self._compiled.get(host)
+        if known is not None:
+            return known[1]
+        if host in self._unknown:
+            return None
+        blob = self._snapshot.blob(host)
+        if blob is None:
+            if len(self._unknown) >= MAX_UNKNOWN:
+                self._unknown.clear()
+            self._unknown.add(host)
+            return None
+        before = self._before.pop(host, None)
+        if len(self._compiled) >= MAX_COMPILED:
+            del self._compiled[next(iter(self._compiled))]
+        sites = before[1] if before is not None and before[0] == blob else sites_of(decode_host(blob))
+        self._compiled[host] = (blob, sites)
+        return sites
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Serves from another snapshot from now on."""
+        old, self._snapshot = self._snapshot, snapshot
+        self._before = {**self._before, **self._compiled}
+        self._compiled = {}
+        self._unknown = set()
+        with contextlib.suppress(BufferError):
+            old.close()

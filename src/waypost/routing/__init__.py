@@ -1,0 +1,1 @@
+"""Request in, decision out. Pure: nothing here opens a file, a socket or a clock."""

@@ -1,0 +1,111 @@
+"""What a site decides about a request: four kinds of answer, and the facts to record if it turns out well.
+
+A decision is data. The gateway carries it out; tests and `waypost explain` only read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from msgspec import Struct
+
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+
+
+class Fact(Struct, frozen=True, kw_only=True):
+    """What may be counted about an answer. Whether it counts is not decided here (docs/what-we-count.md).
+
+    kind       binary-download, manifest-fetch, manifest-head, blob-fetch, index-fetch, pixel-fetch, telemetry
+    package    its name, or a manifest's package-id where it has no name
+    version    as the maintainer's route names it; a container's tag is in `tag`, its digest in `digest`
+    lists      of an image index: child digest → platform ("linux/arm64/v8"; "" if the index names none)
+    variables  every template variable, percent-decoded, and every query or body variable
+    artifact   what was fetched, where that is not the package itself: image, index, signature, sbom …
+    upstream   the host that the client was sent to, or that we fetched from
+    """
+
+    kind: str
+    package: str
+    owner: str | None = None
+    version: str | None = None
+    tag: str | None = None
+    digest: str | None = None
+    platform: str | None = None
+    artifact: str | None = None
+    variables: dict[str, str] | None = None
+    upstream: str | None = None
+    lists: dict[str, str] | None = None
+
+
+class Redirect(Struct, frozen=True):
+    """Send the client elsewhere. `location` is absolute, ASCII, and its authority came from configuration."""
+
+    location: str
+    facts: tuple[Fact, ...] = ()
+    status: int = 307
+    headers: Headers = ()
+
+
+class Reply(Struct, frozen=True):
+    """Answer ourselves. The gateway adds Content-Length and leaves the body out for HEAD."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+    facts: tuple[Fact, ...] = ()
+
+
+class Refuse(Struct, frozen=True):
+    """Answer with an error; never recorded. Rendered as JSON in the registries' own format, everywhere."""
+
+    status: int
+    code: str
+    message: str
+    headers: Headers = ()
+
+
+class Fetch(Struct, frozen=True, kw_only=True):
+    """Ask an upstream, then decide again with what it answered.
+
+    url      absolute; its authority came from configuration.
+    headers  what to send, chosen by the site; never the client's Authorization.
+    scope    the token scope to ask for if the upstream challenges ("repository:acme/x:pull"), or None.
+    buffer   how many body bytes `then` needs to see before it decides; 0: it decides on the head alone.
+    then     pure: (status, headers with lower-case names, body or b"") → a final decision, or another Fetch when
+             the upstream redirects to where only we should go. The gateway bounds how often.
+             It is given only what arrived; the gateway turns failures to reach the upstream into 502/504.
+    """
+
+    url: str
+    then: Callable[[UpstreamHead], Redirect | Reply | Refuse | Relay | Fetch]
+    method: str = "GET"
+    headers: Headers = ()
+    scope: str | None = None
+    buffer: int = 0
+
+
+class UpstreamHead(Struct, frozen=True):
+    """What an upstream answered, before its body is passed on. Header names are lower case."""
+
+    status: int
+    headers: Headers
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+class Relay(Struct, frozen=True):
+    """Stream the upstream's body through, with these headers. Only a Fetch may end in one."""
+
+    status: int
+    headers: Headers = ()
+    facts: tuple[Fact, ...] = ()
+
+
+Decision: TypeAlias = Redirect | Reply | Refuse | Fetch
+Final: TypeAlias = Redirect | Reply | Refuse | Relay

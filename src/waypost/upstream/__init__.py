@@ -1,0 +1,1 @@
+"""Everything that talks to upstreams: the client, the address guard, tokens."""
