@@ -38,7 +38,8 @@ def table(figures: Iterable[Figure]) -> str:
 def machine() -> str:
     model = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     name = model[1] if model else platform.machine()
-    return f"{os.cpu_count()} cores of {name}, Linux {os.uname().release.partition('-')[0]}, Python {platform.python_version()}"
+    linux = os.uname().release.partition("-")[0]
+    return f"{os.cpu_count()} cores of {name}, Linux {linux}, Python {platform.python_version()}"
 
 
 def cores() -> tuple[int, int]:
@@ -80,4 +81,4 @@ def microseconds(function: Callable[[], object], calls: int, rounds: int = 7) ->
 
 
 def spread(values: Sequence[float]) -> str:
-    return f"{min(values):.2f}–{max(values):.2f}"  # noqa: RUF001
+    return f"{min(values):.2f}–{max(values):.2f}"

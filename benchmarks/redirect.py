@@ -19,9 +19,10 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from tests.support.server import WaypostServer, free_port, until
+
 from benchmarks import clients
 from benchmarks.measure import Figure, at_most, cores, cpu_seconds, pin, spread
-from tests.support.server import WaypostServer, free_port, until
 
 CONNECTIONS = 32
 REQUESTS = 4000  # different ones that wrk goes through
@@ -99,7 +100,8 @@ class Wrk:
         )
         wall, cpu = time.monotonic() - start, cpu_seconds(pid) - before
         total = re.search(r"^TOTAL (\d+) (\d+)$", done.stdout, re.MULTILINE)
-        assert total is not None and total[2] == "0", done.stdout
+        assert total is not None, done.stdout
+        assert total[2] == "0", done.stdout
         return Round(cpu / int(total[1]) * 1e6, int(total[1]) / wall)
 
 

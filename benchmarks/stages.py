@@ -5,28 +5,33 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from time import monotonic
 
 from benchmarks import clients
 from benchmarks.measure import Figure, microseconds
-from waypost.catalog.compile import compile_file
 from waypost.artifacts.snapshot import Snapshot
+from waypost.catalog.compile import compile_file
 from waypost.events.event import now_us
 from waypost.events.identity import Identity
 from waypost.events.spool import Spool
 from waypost.gateway.address import TrustedProxies
 from waypost.gateway.answer import KEEP_ALIVE, render
+from waypost.gateway.application import Gateway
 from waypost.gateway.fetch import Upstreams
 from waypost.gateway.head import HeadReader
 from waypost.gateway.http1 import Server
 from waypost.gateway.limits import Limits
+from waypost.gateway.manifests import Manifests
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts
-from waypost.gateway.worker import Gateway
 from waypost.routing.request import Request
 from waypost.routing.table import Table
 from waypost.upstream.client import Client
+from waypost.upstream.health import Health
+from waypost.upstream.manifests import ManifestStore
 
 DATE = "Date: Sun, 22 Nov 2026 08:00:00 GMT\r\n"
 PEER = "192.0.2.7"
@@ -65,7 +70,12 @@ class Stages:
         self.identity = Identity(folder / "identity", "month")
         self.recorder = Recorder(self.spool, self.identity, TrustedProxies(()))
         self.table = Table(hosts)
-        self.gateway = Gateway(hosts, snapshot.policy, self.recorder, self.spool, Upstreams(Client({})))
+        upstreams = Upstreams(Client({}))
+        # Upstreams are part of a worker; no redirect asks one.
+        store = ManifestStore(folder / "manifests", snapshot.policy.cache_bytes)
+        manifests = Manifests(store, upstreams, Health(monotonic), ThreadPoolExecutor(1), snapshot.policy.tag_ttl)
+        self.gateway = Gateway(hosts, snapshot.policy, self.recorder, self.spool, upstreams, manifests)
+        self.upstreams = upstreams
         self.server = Server(self.gateway, Limits(), loop)
         self.heads = HeadReader(Limits())
         self.raws = [clients.raw(number) for number in range(4000)]
@@ -74,11 +84,6 @@ class Stages:
     def _request(self, raw: bytes) -> Request:
         head = self.heads.read(raw)
         return Request(head.method, head.host, head.path, head.query, head.headers)
-
-    def connection(self) -> object:
-        one = self.server.protocol_factory()
-        one.connection_made(Transport())
-        return one
 
     def whole(self, raws: Sequence[bytes]) -> Callable[[], None]:
         """Requests in on many connections, answers out, the spool written once in BATCH."""
@@ -107,6 +112,7 @@ def run(quick: bool) -> list[Figure]:
             ]
         finally:
             stages.spool.close()
+            loop.run_until_complete(stages.upstreams.close())
             loop.close()
 
 

@@ -13,6 +13,8 @@ from waypost import __version__, log
 
 if TYPE_CHECKING:
     from waypost.catalog.compile import Compiled
+    from waypost.routing.decision import Fact
+    from waypost.routing.request import Request
 
 app = typer.Typer(
     name="waypost",
@@ -95,12 +97,13 @@ def serve(
     directory = DataDirectory(data)
     try:
         # Before anything is opened: a bad configuration changes nothing.
-        compile_file(config, public_address.port)
+        compiled = compile_file(config, public_address.port)
         directory.create()
         directory.own()
         public = supervisor.listen(public_address, count)
         private = supervisor.listen(console_address, 1)
-        compiled = compile_file(config, public[1].port)
+        if public[1] != public_address:  # port 0: only now is it known what links are made of
+            compiled = compile_file(config, public[1].port)
         boss = supervisor.Supervisor(config, directory, public, private, compiled)
     except SettingsError as error:
         fail(f"the configuration cannot be used:\n{error}")
@@ -121,7 +124,10 @@ def serve(
 
 @app.command()
 def check(config: Config = CONFIG) -> None:
-    """Check the configuration and its manifests. Status 2, and every mistake with its line, if it cannot be used."""
+    """Check the configuration and its manifests.
+
+    Exit status 2, and every mistake with its line, if they cannot be used.
+    """
     compiled = _compile(config)
     for warning in compiled.warnings:
         typer.echo(f"waypost: {warning}", err=True)
@@ -131,16 +137,20 @@ def check(config: Config = CONFIG) -> None:
 @app.command()
 def add(
     pasted: Annotated[
-        str, typer.Argument(help="What users type or open today: a `docker pull` line, an image name or a URL.")
+        str,
+        typer.Argument(
+            help="What users type or open today: a `docker pull` line, an image name or a URL.", metavar="PASTED"
+        ),
     ],
     domain: Annotated[
         str | None, typer.Option(help="The host that users will use from now on.", metavar="HOST")
     ] = None,
     config: Config = CONFIG,
 ) -> None:
-    """Write a package into the configuration, from the command that users type today.
+    """Write a package into the configuration.
 
-    Comments and order of the file are kept. A file that does not exist is made.
+    Paste the command that users type today; what they type from now on is printed. Comments and order of the
+    file are kept. A file that does not exist is made.
     """
     from waypost.catalog.add import AddError
     from waypost.catalog.add import add as write
@@ -168,7 +178,10 @@ def add(
 @app.command()
 def explain(
     url: Annotated[
-        str, typer.Argument(help="What a client would ask for, such as http://get.acme.example/1.2/skates.tgz")
+        str,
+        typer.Argument(
+            help="What a client would ask for, such as http://get.acme.example/1.2/skates.tgz", metavar="URL"
+        ),
     ],
     method: Annotated[str, typer.Option("-X", "--method", help="The method.", metavar="METHOD")] = "GET",
     header: Annotated[
@@ -176,11 +189,14 @@ def explain(
     ] = None,
     config: Config = CONFIG,
 ) -> None:
-    """Say which rule answers a request, why the others do not, and what would be counted. Asks nobody."""
+    """Say which rule answers a request, and why.
+
+    Also why the others do not, and what would be counted. Nobody is asked.
+    """
     from waypost.catalog.explain import explain_request
 
     try:
-        lines = explain_request(_compile(config).snapshot, method, url, header or [])
+        lines = explain_request(_compile(config).snapshot, method, url, header or [], _left_out)
     except ValueError as error:
         fail(error)
     for line in lines:
@@ -189,15 +205,16 @@ def explain(
 
 @app.command()
 def stats(
-    package: Annotated[str | None, typer.Argument(help="Only this package.")] = None,
-    since: Annotated[str, typer.Option(help="How far back: 30d, 12h, 2026-11-01 or all.")] = "30d",
+    package: Annotated[str | None, typer.Argument(help="Only this package.", metavar="PACKAGE")] = None,
+    since: Annotated[str, typer.Option(help="How far back: 30d, 12h, 2026-11-01 or all.", metavar="SPAN")] = "30d",
     by: Annotated[
         str | None,
         typer.Option(
-            help="Split by version, tag, platform, country, client, day, package, domain … [package; version, for one package]"
+            help="Split by version, tag, platform, country, client, day, package, domain … [package; for one: version]",
+            metavar="FIELD",
         ),
     ] = None,
-    format: Annotated[str, typer.Option(help="table, json or csv.")] = "table",  # noqa: A002  the flag's name
+    format: Annotated[str, typer.Option(help="table, json or csv.", metavar="FORMAT")] = "table",  # noqa: A002  the flag's name
     everything: Annotated[bool, typer.Option("--all", help="Count CI systems, mirrors and bots too.")] = False,
     config: Config = CONFIG,
     data: Data = DATA,
@@ -220,7 +237,7 @@ def stats(
 @app.command()
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, and print events as they are stored.")] = False,
-    format: Annotated[str, typer.Option(help="ndjson or csv.")] = "ndjson",  # noqa: A002  the flag's name
+    format: Annotated[str, typer.Option(help="ndjson or csv.", metavar="FORMAT")] = "ndjson",  # noqa: A002  the flag's name
     config: Config = CONFIG,
     data: Data = DATA,
 ) -> None:
@@ -237,6 +254,27 @@ def events(
         fail(error, 1)
     except BrokenPipeError:
         sys.stderr.close()
+
+
+def _left_out(request: Request, fact: Fact, status: int) -> str | None:
+    """Asks the law about one fact, as the gateway would record it and as if its source had done nothing before."""
+    from waypost.counting.law import left_out
+    from waypost.events.event import Event
+    from waypost.gateway.record import is_partial
+
+    event = Event(
+        id=bytes(16),
+        time=0,
+        kind=fact.kind,
+        package=fact.package,
+        domain=request.host,
+        method=request.method,
+        path=request.path,
+        status=status,
+        partial=is_partial(request.header("range")),
+        artifact=fact.artifact,
+    )
+    return left_out(event)
 
 
 def _compile(config: Path) -> Compiled:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+
+PATIENCE = 1.0  # seconds that a lock is waited for
 
 
 class DataInUse(Exception):
@@ -30,6 +33,7 @@ class DataDirectory:
         self.spool = root / "spool"
         self.identity = root / "identity"
         self.temporary = root / "tmp"
+        self.manifests = root / "manifests"
         self.snapshot = root / "snapshot"
         self.store = root / "events.duckdb"
         self._running = root / "running.json"
@@ -46,14 +50,15 @@ class DataDirectory:
         That is the point: a new server never starts while a worker of the old one may still write.
         Raises DataInUse.
         """
+        _fill_standard_streams()
         descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise DataInUse(
-                f"{self.root} belongs to a Waypost that is running; stop it, or choose another --data"
-            ) from None
+        # A server that was killed takes a moment to be gone with all its workers, and `running` looks at the lock.
+        deadline = time.monotonic() + PATIENCE
+        while not _lock(descriptor):
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise DataInUse(f"{self.root} belongs to a Waypost that is running; stop it, or choose another --data")
+            time.sleep(0.02)
         self._lock = descriptor
 
     def announce(self, running: Running) -> None:
@@ -90,3 +95,21 @@ class DataDirectory:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.snapshot)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _fill_standard_streams() -> None:
+    """Where the caller has closed standard input, output or error, the store would get their numbers, and a
+    library that complains on "standard error" would write into it."""
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        os.set_inheritable(descriptor, True)
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)

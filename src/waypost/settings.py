@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
-from waypost.artifacts.kind import DeclarationError, Package, Route
+from waypost.artifacts.kind import Collection, DeclarationError, Package, Route
 
 HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\Z|\[[0-9a-f:.]+\]\Z"
@@ -76,6 +76,13 @@ class Count(Struct, forbid_unknown_fields=True):
     merge_seconds: NotNegative = 10
 
 
+class Containers(Struct, forbid_unknown_fields=True):
+    """[containers]"""
+
+    tag_ttl: NotNegative = 60
+    cache_bytes: NotNegative = 1_073_741_824
+
+
 class Domain(Struct, forbid_unknown_fields=True):
     """[[domain]]: only where a domain differs from the defaults."""
 
@@ -101,14 +108,16 @@ class Settings(Struct, forbid_unknown_fields=True, kw_only=True):
     identity: Identity = msgspec.field(default_factory=Identity)
     spool: Spool = msgspec.field(default_factory=Spool)
     count: Count = msgspec.field(default_factory=Count)
+    containers: Containers = msgspec.field(default_factory=Containers)
     domain: list[Domain] = []
     package: list[Package] = []
+    collection: list[Collection] = []
     upstream: list[Upstream] = []
 
 
 # Keys that the contract names and that later work brings: refused with "not yet", not as a typing mistake.
 NOT_YET = {
-    "database", "containers", "geo", "retention", "tls", "console", "collection",
+    "database", "geo", "retention", "tls", "console",
     "domain.login_upstream", "domain.fallback", "domain.http", "domain.hsts",
     "upstream.username", "upstream.password_env", "upstream.password_file",
 }  # fmt: skip
@@ -128,27 +137,31 @@ class SettingsFile:
     def problem(self, key: str, found: object, expected: str) -> Problem:
         return Problem(str(self.path), self.line(key), key, _show(found), expected)
 
-    def declaration_problem(self, index: int, error: DeclarationError) -> Problem:
-        """A package type's own complaint about `[[package]]` number `index`."""
-        return self.problem(f"package[{index}].{error.key}", error.found, error.expected)
+    def declaration_problem(self, key: str, error: DeclarationError) -> Problem:
+        """A package type's own complaint about what `key` ("package[0]") declares."""
+        return self.problem(f"{key}.{error.key}", error.found, error.expected)
 
 
 def load(path: Path) -> SettingsFile:
     """Reads and checks a file. Raises SettingsError with every problem found."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
+    except FileNotFoundError as error:
+        advice = f"{error.strerror}; `waypost add 'docker pull acme/skates'` makes one"
+        raise SettingsError([Problem(str(path), 0, "", "", advice)]) from None
     except OSError as error:
-        advice = "a readable file; `waypost add 'docker pull acme/skates'` writes one"
-        raise SettingsError([Problem(str(path), 0, "", error.strerror or str(error), advice)]) from None
+        raise SettingsError([Problem(str(path), 0, "", "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
         raise SettingsError([Problem(str(path), 0, "", f"byte {error.start} is not UTF-8", "UTF-8 text")]) from None
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message, _, where = str(error).partition(" (at ")
-        line = re.match(r"line (\d+)", where)
-        number = int(line[1]) if line else text.count("\n") + 1
-        raise SettingsError([Problem(str(path), number, "", message[:1].lower() + message[1:], "TOML")]) from None
+        place = re.match(r"line (\d+), column (\d+)", where)
+        number = int(place[1]) if place else text.count("\n") + 1
+        column = f" at column {place[2]}" if place else ""
+        said = f"not TOML: {message[:1].lower()}{message[1:]}{column}"
+        raise SettingsError([Problem(str(path), number, "", "", said)]) from None
     lines = key_lines(text)
     problems: list[Problem] = []
 
@@ -183,6 +196,8 @@ def _check(value: Any, expected: Any, key: str, complain: Any) -> None:
         for field in msgspec.structs.fields(expected):
             if field.required and field.name not in value:
                 complain(f"{key}.{field.name}" if key else field.name, "nothing", "this key; it is required")
+    elif get_origin(expected) is list and isinstance(value, dict):
+        complain(key, value, f"a list; a table of it begins with [[{key}]], in two brackets")
     elif get_origin(expected) is list and isinstance(value, list):
         for index, item in enumerate(value):
             _check(item, get_args(expected)[0], f"{key}[{index}]", complain)
@@ -204,7 +219,8 @@ _TYPE_WORDS = {
 
 def _expectation(error: msgspec.ValidationError, expected: Any) -> str:
     if get_origin(expected) is Literal:
-        return "one of " + _words(get_args(expected))
+        values = get_args(expected)
+        return f"one of {_words(values)}" if len(values) > 1 else f"{values[0]}; nothing else is supported yet"
     words = re.search(r"Expected `([^`]*)`([^,-]*)", str(error))
     if not words:
         return str(error)
@@ -218,8 +234,11 @@ def _check_values(settings: Settings, complain: Any) -> None:
     for index, network in enumerate(settings.server.trusted_proxies):
         try:
             ipaddress.ip_network(network)
-        except ValueError:
-            complain(f"server.trusted_proxies[{index}]", network, "a network, such as 127.0.0.1/32 or fd00::/8")
+        except ValueError as error:
+            advice = "a network, such as 127.0.0.1/32 or fd00::/8"
+            if "host bits" in str(error):
+                advice = f"a network, perhaps {ipaddress.ip_network(network, strict=False)}"
+            complain(f"server.trusted_proxies[{index}]", network, advice)
     seen: dict[str, int] = {}
     for index, domain in enumerate(settings.domain):
         _host(domain.host, f"domain[{index}].host", complain)
@@ -229,12 +248,11 @@ def _check_values(settings: Settings, complain: Any) -> None:
         if domain.base_url is not None and not re.fullmatch(r"https?://[a-z0-9.\[\]:_-]+/?", domain.base_url):
             complain(f"domain[{index}].base_url", domain.base_url, "http(s)://HOST or http(s)://HOST:PORT, lower case")
     for index, package in enumerate(settings.package):
-        if package.domain is not None and package.domains:
-            complain(f"package[{index}].domains", package.domains, "either domain or domains, not both")
-        if package.domain is not None:
-            _host(package.domain, f"package[{index}].domain", complain)
-        for number, host in enumerate(package.domains):
-            _host(host, f"package[{index}].domains[{number}]", complain)
+        if not package.name.strip() or not package.name.isprintable():
+            complain(f"package[{index}].name", package.name, "a name")
+        _domains(package, f"package[{index}]", complain)
+    for index, collection in enumerate(settings.collection):
+        _domains(collection, f"collection[{index}]", complain)
     hosts: set[str] = set()
     for index, upstream in enumerate(settings.upstream):
         if not re.fullmatch(r"[a-z0-9.\[\]_-]+(:\d+)?", upstream.host.replace("::", "")):
@@ -250,6 +268,17 @@ def _check_values(settings: Settings, complain: Any) -> None:
             complain(f"upstream[{index}].connect", upstream.connect, "http(s)://HOST or http(s)://HOST:PORT")
 
 
+def _domains(entry: Package | Collection, key: str, complain: Any) -> None:
+    if entry.domain is not None and entry.domains:
+        complain(f"{key}.domains", entry.domains, "either domain or domains, not both")
+    if entry.domain is not None:
+        _host(entry.domain, f"{key}.domain", complain)
+    for number, host in enumerate(entry.domains):
+        _host(host, f"{key}.domains[{number}]", complain)
+        if host in entry.domains[:number]:
+            complain(f"{key}.domains[{number}]", host, "each domain once")
+
+
 def _host(host: str, key: str, complain: Any) -> None:
     if not HOST.match(host):
         complain(key, host, "a host name in lower case, without scheme, port and path, such as get.acme.example")
@@ -260,7 +289,7 @@ def _words(names: Any) -> str:
 
 
 def _show(value: object) -> str:
-    text = "nothing" if value == "nothing" else repr(value)
+    text = "nothing" if value in (None, "nothing") else repr(msgspec.to_builtins(value))
     return text if len(text) <= 120 else text[:117] + "…"
 
 
@@ -309,8 +338,8 @@ def key_lines(text: str) -> dict[str, int]:
 def _nearest(lines: dict[str, int], key: str) -> int:
     """The line of a key, or of the closest thing that contains it; 0 if nothing does."""
     while key:
-        if key in lines:
-            return lines[key]
+        if key in lines or f"{key}[0]" in lines:
+            return lines.get(key) or lines[f"{key}[0]"]
         cut = max(key.rfind("."), key.rfind("["))
         key = key[:cut] if cut > 0 else ""
     return 0

@@ -6,33 +6,29 @@ plain and single-threaded, so that it may fork at any time, and it serves nobody
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import secrets
 import select
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from msgspec import Struct
 
-from waypost import log
-from waypost.catalog.compile import Compiled, compile_file
+from waypost.catalog.compile import Compiled
 from waypost.data import DataDirectory, Running
 from waypost.events.spool import recover_all, recover_writer
 from waypost.events.tally import Tally
-from waypost.settings import SettingsError
+from waypost.process import Child, fate
+from waypost.reading import Reading
 
 logger = logging.getLogger("waypost")
 
 CONFIG_POLL = 0.25  # seconds between looks at the files
-DRAIN = 20.0  # seconds that processes get to finish what they are doing
-QUICK_DEATH = 1.0  # a process that lived shorter is restarted with a growing delay
-MAX_DELAY = 10.0
+DRAIN = 20.0  # seconds that workers, then the console, get to finish what they are doing
 BACKLOG = 4096  # connections that wait to be accepted, as far as the kernel allows
 
 
@@ -50,11 +46,11 @@ class Address(Struct, frozen=True):
     def parse(cls, text: str) -> Address:
         """Raises ValueError with a sentence."""
         host, colon, port = text.rpartition(":")
-        if not colon or not port.isdigit() or int(port) > 65535:
+        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
             raise ValueError(f"found {text!r}; expected HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
         if ":" in host and not (host.startswith("[") and host.endswith("]")):
             raise ValueError(f"found {text!r}; an IPv6 address needs brackets, such as [::1]:8080")
-        return cls(host.strip("[]"), int(port))
+        return cls(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104  what ":8080" means
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -62,7 +58,7 @@ class Address(Struct, frozen=True):
     @property
     def url(self) -> str:
         """Where a command on the same machine reaches it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
         return f"http://{Address(host, self.port)}"
 
 
@@ -72,7 +68,7 @@ def listen(address: Address, count: int) -> tuple[list[socket.socket], Address]:
     Raises ListenError. Port 0 takes a free one, which is returned.
     """
     try:
-        info = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        info = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ListenError(f"{address}: {error.strerror}") from None
     family, kind, protocol, _, where = info[0]
@@ -105,62 +101,6 @@ def _prepare(one: socket.socket, family: int) -> None:
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
 
 
-class Child:
-    """One process of ours: started, watched, started again."""
-
-    def __init__(self, name: str, run: Callable[[], None]) -> None:
-        self.name = name
-        self._run = run
-        self.pid = 0
-        self._started = 0.0
-        self._delay = 0.0
-        self.restart_at = 0.0
-
-    def start(self) -> None:
-        parent = os.getpid()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                _die_with(parent)
-                signal.set_wakeup_fd(-1)
-                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-                    signal.signal(number, signal.SIG_DFL)
-                log.configure(self.name)
-                self._run()
-                status = 0
-            except BaseException:
-                logger.exception("ended by an error of ours")
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        self.pid = pid
-        self._started = time.monotonic()
-        self.restart_at = 0.0
-
-    def ended(self) -> float:
-        """Notes that the process is gone; seconds to wait before it is started again."""
-        self.pid = 0
-        lived = time.monotonic() - self._started
-        self._delay = 0.0 if lived > QUICK_DEATH else min(MAX_DELAY, max(0.05, self._delay * 2))
-        self.restart_at = time.monotonic() + self._delay
-        return self._delay
-
-
-def _die_with(parent: int) -> None:
-    """When the supervisor dies its children die too, so that spool and store always have one owner.
-
-    Linux: PR_SET_PDEATHSIG. Elsewhere the lock of the data directory, which children inherit, keeps a second
-    owner out for as long as one of them lives.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 class Supervisor:
     """Everything that `waypost serve` keeps running. Built with sockets already listening."""
 
@@ -176,8 +116,8 @@ class Supervisor:
         self._data = data
         self._public, self.address = public
         self._console, self.console_address = console
-        self._watched = compiled.files
-        self._stamps = _stamps(self._watched)
+        self._stamps = _stamps(compiled.files)
+        self._reading: Reading | None = None
         self._tallies = [Tally() for _ in self._public]
         self._token = secrets.token_urlsafe(24)
         self._children: list[Child] = []
@@ -191,20 +131,29 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
-        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        alarm, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._children = [Child("console", self._run_console)]
-        self._children += [Child(f"worker {number}", self._worker(number)) for number in range(len(self._public))]
+        self._children += [
+            Child(f"worker {number}", self._worker(number), self._mourner(number))
+            for number in range(len(self._public))
+        ]
         for child in self._children:
             child.start()
-        self._data.announce(Running(os.getpid(), self.console_address.url, self._token))
+        try:
+            self._data.announce(Running(os.getpid(), self.console_address.url, self._token))
+        except OSError as error:
+            logger.error("`waypost stats` will not find this server: %s", error.strerror)
         next_look = time.monotonic() + CONFIG_POLL
         while not self._stopping:
-            _wait(reading, max(0.0, min(next_look, *self._restarts()) - time.monotonic()))
+            next_thing = self._reading.deadline if self._reading is not None else next_look
+            _wait(alarm, self._reading, max(0.0, min(next_thing, *self._restarts()) - time.monotonic()))
             self._reap()
             self._restart()
-            if self._reload_asked or time.monotonic() >= next_look:
+            if self._reading is not None:
+                self._finish_reading(self._reading)
+            elif self._reload_asked or time.monotonic() >= next_look:
                 self._look_at_files()
                 next_look = time.monotonic() + CONFIG_POLL
         self._end_children()
@@ -227,6 +176,17 @@ class Supervisor:
 
         return run
 
+    def _mourner(self, number: int) -> Callable[[], None]:
+        def mourn() -> None:
+            # What the dead one told of itself no longer holds: readiness must not wait until it is stale.
+            self._tallies[number].tell({"at_ms": 0, "connections": 0})
+            try:
+                recover_writer(self._data.spool, f"worker{number}")
+            except OSError as error:
+                logger.error("the spool of worker %d cannot be looked after now: %s", number, error.strerror)
+
+        return mourn
+
     def _run_console(self) -> None:
         from waypost.console import server
 
@@ -237,26 +197,26 @@ class Supervisor:
     def _restarts(self) -> list[float]:
         return [child.restart_at for child in self._children if not child.pid] or [float("inf")]
 
-    def _reap(self) -> list[Child]:
-        gone = []
+    def _reap(self) -> None:
+        """All that have ended. As the first process of a container we are also left with those of others."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                break
-            if pid == 0:
-                break
+                return
+            if not pid:
+                return
+            if self._reading is not None and self._reading.pid == pid:
+                self._reading.pid = 0
             for child in self._children:
                 if child.pid == pid:
-                    delay = child.ended()
-                    gone.append(child)
-                    if child.name.startswith("worker"):
-                        recover_writer(self._data.spool, child.name.replace(" ", ""))
-                    if not self._stopping:
-                        logger.error(
-                            "%s %s; starting it again%s", child.name, _fate(status), f" in {delay:.1f} s" * (delay > 0)
-                        )
-        return gone
+                    self._note_death(child, status)
+
+    def _note_death(self, child: Child, status: int) -> None:
+        delay = child.ended()
+        if not self._stopping:
+            later = f" in {delay:.1f} s" if delay else ""
+            logger.error("%s %s; starting it again%s", child.name, fate(status), later)
 
     def _restart(self) -> None:
         for child in self._children:
@@ -264,30 +224,42 @@ class Supervisor:
                 child.start()
 
     def _look_at_files(self) -> None:
-        stamps = _stamps(self._watched)
+        stamps = _stamps(self._stamps)
         if stamps == self._stamps and not self._reload_asked:
             return
+        # Of the moment before it is read: an edit during the reading is seen as one after it.
         self._stamps = stamps
         self._reload_asked = False
         try:
-            compiled = compile_file(self._config, self.address.port)
-            self._data.write_snapshot(compiled.snapshot)
-        except SettingsError as error:
-            logger.error("the configuration was not taken; the one before keeps serving:\n%s", error)
-            return
+            self._reading = Reading(self._config, self.address.port, self._data)
         except OSError as error:
-            logger.error("the new configuration cannot be written (%s); the one before keeps serving", error.strerror)
+            self._reload_asked = True
+            logger.error("the configuration cannot be read now: %s", error.strerror)
+
+    def _finish_reading(self, reading: Reading) -> None:
+        outcome = reading.outcome()
+        if outcome is None:
             return
-        self._watched = compiled.files
-        self._stamps = _stamps(self._watched)
-        for warning in compiled.warnings:
+        self._reading = None
+        if outcome.error:
+            logger.error("%s", outcome.error)
+            return
+        # A file that it names for the first time has no stamp yet, and is read once more.
+        self._stamps = {file: self._stamps.get(file) for file in map(Path, outcome.files)}
+        for warning in outcome.warnings:
             logger.warning("%s", warning)
-        logger.info("configuration applied: %s", compiled.summary)
+        logger.info("configuration applied: %s", outcome.summary)
 
     def _end_children(self) -> None:
         """Workers first: what they still write, the console still stores."""
-        deadline = time.monotonic() + DRAIN
+        if self._reading is not None:
+            self._reading.end()
+            self._reading = None
+        # Workers close theirs; with ours gone too nobody queues for an answer that will not come.
+        for one in self._public:
+            one.close()
         for group in (self._children[1:], self._children[:1]):
+            deadline = time.monotonic() + DRAIN
             for child in group:
                 if child.pid:
                     os.kill(child.pid, signal.SIGTERM)
@@ -299,31 +271,29 @@ class Supervisor:
                     logger.error("%s did not end in time", child.name)
                     os.kill(child.pid, signal.SIGKILL)
                     os.waitpid(child.pid, 0)
-                    child.pid = 0
+                    child.ended()
 
 
-def _stamps(files: tuple[Path, ...]) -> list[tuple[int, int, int] | None]:
-    stamps: list[tuple[int, int, int] | None] = []
+Stamp = tuple[int, int, int]
+
+
+def _stamps(files: Iterable[Path]) -> dict[Path, Stamp | None]:
+    """By which a change of a file is noticed; None for one that is not there."""
+    stamps: dict[Path, Stamp | None] = {}
     for file in files:
         try:
             status = file.stat()
-            stamps.append((status.st_ino, status.st_mtime_ns, status.st_size))
+            stamps[file] = (status.st_ino, status.st_mtime_ns, status.st_size)
         except OSError:
-            stamps.append(None)
+            stamps[file] = None
     return stamps
 
 
-def _wait(reading: int, seconds: float) -> None:
-    """Until a signal or a deadline."""
-    select.select([reading], [], [], seconds)
+def _wait(alarm: int, reading: Reading | None, seconds: float) -> None:
+    """Until a signal, news of a reading, or a deadline."""
+    select.select([alarm] if reading is None else [alarm, reading.pipe], [], [], seconds)
     try:
-        while os.read(reading, 512):
+        while os.read(alarm, 512):
             pass
     except BlockingIOError:
         pass
-
-
-def _fate(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"ended with status {os.WEXITSTATUS(status)}"

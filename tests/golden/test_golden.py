@@ -20,14 +20,16 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import msgspec
 import pytest
 import tomlkit
-
 from tests.support.server import WaypostServer, until
+
 from waypost.artifacts.snapshot import Snapshot, decode_host, sites_of
 from waypost.catalog.compile import compile_file
 from waypost.routing.decision import Redirect, Refuse, Reply
@@ -52,13 +54,17 @@ def rules_of(name):
 
 
 def packages_of(name):
-    return [{"domain": host_of(name), **package} for package in CASES[name].get("package", [])]
+    return [
+        package if "domains" in package else {"domain": host_of(name), **package}
+        for package in CASES[name].get("package", [])
+    ]
 
 
 def configure(folder, names):
     """Writes waypost.toml and manifest.json of some cases; the path of the first."""
     rules = [rule for name in names for rule in rules_of(name)]
-    (folder / "manifest.json").write_text(json.dumps({"rules": rules}))
+    lines = ",\n".join(json.dumps(rule) for rule in rules)
+    (folder / "manifest.json").write_text(f'{{"rules": [\n{lines}\n]}}')
     packages = [package for name in names for package in packages_of(name)]
     config = folder / "waypost.toml"
     config.write_text(BASE + (tomlkit.dumps({"package": packages}) if packages else ""))
@@ -68,7 +74,10 @@ def configure(folder, names):
 def asked(exchange, name, before):
     """`before`: headers of the case's answer before this one, lower case."""
     method, _, target = exchange["ask"].partition(" ")
-    headers = {key: re.sub(r"\$([a-z-]+)", lambda at: before[at[1]], value) for key, value in exchange.get("headers", {}).items()}
+    headers = {
+        key: re.sub(r"\$([a-z-]+)", lambda at: before[at[1]], value)
+        for key, value in exchange.get("headers", {}).items()
+    }
     return method, exchange.get("host", host_of(name)), target, headers, exchange.get("body", "").encode()
 
 
@@ -126,7 +135,9 @@ def test_on_the_core(name, tmp_path):
             facts = ()
         events = [msgspec.structs.asdict(fact) for fact in facts]
         events = [{field: event[field] for field in FIELDS if event[field] is not None} for event in events]
-        wanted = [{key: value for key, value in event.items() if key != "counted"} for event in expected_events(exchange)]
+        wanted = [
+            {key: value for key, value in event.items() if key != "counted"} for event in expected_events(exchange)
+        ]
         assert sorted(events, key=str) == sorted(wanted, key=str), exchange["ask"]
 
 
@@ -138,6 +149,19 @@ def test_refused_with_the_reason(name, tmp_path):
     assert len(found) == len(CASES[name]["refused"]), found
     for line, beginning in zip(found, CASES[name]["refused"], strict=True):
         assert line.startswith(beginning)
+
+
+def test_one_check_tells_all_of_them(tmp_path):
+    config = configure(tmp_path, REFUSED)
+    command = [sys.executable, "-m", "waypost", "check", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    told = done.stderr.splitlines()[1:]
+    wanted = [line for name in REFUSED for line in CASES[name]["refused"]]
+    assert len(told) == len(wanted), done.stderr
+    for line in wanted:
+        words = line.split(": ", 2)[2].partition("; package[")[0]  # files, lines and indices are others here
+        assert any(words in one for one in told), line
 
 
 # On a server.

@@ -27,7 +27,7 @@ def recovered(data: bytes) -> tuple[list[bytes], bytes, int, int]:
         assert frames.state == "whole", "recovery leaves nothing to mend"
         aside = segment.path.with_suffix(".damaged")
         damaged = aside.read_bytes() if aside.exists() else b""
-        return [event for event, _ in frames.events], damaged, result.torn_bytes, result.damaged_bytes
+        return frames.events, damaged, result.torn_bytes, result.damaged_bytes
 
 
 @given(EVENTS, st.data())

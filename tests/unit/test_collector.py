@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -202,6 +203,31 @@ def test_a_backlog_is_worked_off_in_order_and_bounded(house: House) -> None:
     times = [event["time"] for event in house.events()]
     assert times == sorted(times)
     assert house.store.asked == 0
+
+
+def test_a_step_takes_a_bounded_part_of_the_spool(house: House) -> None:
+    house.collector = house.new_collector(batch_bytes=2_000)
+    for n in range(30):
+        house.happen(NOW - 100 * S + n, path=f"/{n:0400}")
+    huge = house.happen(NOW - 50 * S, path="/" + "x" * 5_000)
+    sizes = []
+    while (done := house.collector.step()) or house.collector.backlog:
+        sizes.append(done)
+    assert sum(sizes) == 31
+    assert max(sizes) <= 5
+    assert house.events()[-1]["id"].endswith(f"{huge.id[-1]:02x}"), "larger than the bound, and stored all the same"
+
+
+def test_the_search_for_cycles_goes_on_after_a_step(house: House) -> None:
+    house.happen(NOW - S)
+    assert gc.isenabled()
+    house.collector.step()
+    assert gc.isenabled()
+    house.store.fail = True
+    house.happen(NOW - S)
+    with pytest.raises(StoreFailedError):
+        house.collector.step()
+    assert gc.isenabled()
 
 
 def test_facts_without_a_source_are_judged_each_by_itself(house: House) -> None:

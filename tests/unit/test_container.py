@@ -19,10 +19,11 @@ from waypost.artifacts.container import (
     PatternRow,
     Patterns,
     clashes,
+    collect,
     declare,
 )
 from waypost.artifacts.distribution import LARGEST_MANIFEST
-from waypost.artifacts.kind import DeclarationError, HostPolicy, Package
+from waypost.artifacts.kind import Collection, DeclarationError, HostPolicy, Package
 from waypost.artifacts.oci import summarise
 from waypost.artifacts.reference import DOCKER_HUB
 from waypost.artifacts.snapshot import Host, decode_host, encode_host, sites_of
@@ -385,7 +386,15 @@ def test_a_client_on_https_is_never_sent_to_http(more: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "location",
-    [None, "", "ftp://x.example/", "https://u:p@x.example/", "https://x.example:99999/", "https://[x/"],
+    [
+        None,
+        "",
+        "ftp://x.example/",
+        "https://u:p@x.example/",
+        "https://x.example:99999/",
+        "https://[x/",
+        "https://%31%32%37.0.0.1/",
+    ],
 )
 def test_a_redirect_to_nowhere_is_the_upstreams_fault(location: str | None) -> None:
     answer = asked(f"/v2/acme/skates/blobs/{DIGEST}").then(
@@ -568,7 +577,7 @@ def test_declare() -> None:
     [
         ({}, "upstream"),
         ({"upstream": []}, "upstream"),
-        ({"upstream": ["a", "b"]}, "upstream"),
+        ({"upstream": ["a", "docker.io/a"]}, "upstream"),
         ({"upstream": "A"}, "upstream"),
         ({"upstream": "a", "name": "Acme"}, "name"),
         ({"upstream": "a", "routes": [{}]}, "routes"),
@@ -636,3 +645,94 @@ def test_no_request_chooses_where_we_go(
                 r"https://(reg\.example|quay\.example|registry-1\.docker\.io)/v2/[\x21-\x7e]*\Z", decision.url
             )
         site().explain(Request(method, HOST, path))
+
+
+def collection(pattern: str, upstream: str) -> Collection:
+    return Collection(pattern=pattern, upstream=upstream, owner="acme")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "upstream", "name", "where"),
+    [
+        ("acme/*", "ghcr.io", "acme/web", "ghcr.io/v2/acme/web"),
+        ("acme/*", "docker.io", "acme/web", "registry-1.docker.io/v2/acme/web"),
+        ("*", "docker.io", "web", "registry-1.docker.io/v2/library/web"),
+        ("acme/{web,db}", "ghcr.io", "acme/db", "ghcr.io/v2/acme/db"),
+        ("acme/*/*", "ghcr.io", "acme/web/ui", "ghcr.io/v2/acme/web/ui"),
+        ("acme/*", "ghcr.io/mirror/{name}", "acme/web", "ghcr.io/v2/mirror/acme/web"),
+        ("acme/*/*", "quay.io/{2}/{1}", "acme/web/ui", "quay.io/v2/ui/web"),
+        ("acme/*-*", "quay.io/x/{2}", "acme/web-ui", "quay.io/v2/x/ui"),
+    ],
+)
+def test_a_collection_leads_to_its_repositories(pattern: str, upstream: str, name: str, where: str) -> None:
+    site = ContainerSite(collect(collection(pattern, upstream)), HostPolicy("http://d.example"))
+    decision = site.decide(Request("GET", "d.example", f"/v2/{name}/manifests/1.0"))
+    assert isinstance(decision, Fetch)
+    assert decision.url == f"https://{where}/manifests/1.0"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "upstream", "key"),
+    [
+        ("acme/{", "ghcr.io", "pattern"),
+        ("", "ghcr.io", "pattern"),
+        ("acme/*", "GHCR io", "upstream"),
+        ("acme/*", "ghcr.io/{2}", "upstream"),
+        ("acme/*", "ghcr.io/{version}", "upstream"),
+        ("acme/*", "ghcr.io/always/the-same", "upstream"),
+        ("acme/*", "ghcr.io/UPPER/{name}", "upstream"),
+        ("acme/*", "{name}.example/x", "upstream"),
+    ],
+)
+def test_a_collection_that_cannot_be_is_refused(pattern: str, upstream: str, key: str) -> None:
+    with pytest.raises(DeclarationError) as error:
+        collect(collection(pattern, upstream))
+    assert error.value.key == key
+
+
+def test_a_package_wins_over_a_pattern_and_a_narrow_pattern_over_a_wide_one() -> None:
+    rows = [
+        *collect(collection("*/*", "wide.example")),
+        *collect(collection("acme/*", "narrow.example")),
+        ContainerRow("acme/web", "own.example", "x/y", "acme/web"),
+    ]
+    site = ContainerSite(rows, HostPolicy("http://d.example"))
+    for name, host in (("acme/web", "own.example"), ("acme/db", "narrow.example"), ("other/db", "wide.example")):
+        decision = site.decide(Request("GET", "d.example", f"/v2/{name}/manifests/1.0"))
+        assert isinstance(decision, Fetch)
+        assert decision.url.startswith(f"https://{host}/")
+
+
+def test_a_pattern_that_is_declared_twice_clashes() -> None:
+    rows = [*collect(collection("acme/*", "a.example")), *collect(collection("acme/*", "b.example"))]
+    assert len(clashes(rows)) == 1
+
+
+def test_several_upstreams_are_asked_in_their_order() -> None:
+    row = ContainerRow("x", "a.example", "one/x", "x", others=(("b.example", "two/y"), ("c.example", "z")))
+    site = ContainerSite([row], HostPolicy("http://d.example"))
+    digest = "sha256:" + 64 * "0"
+    for path, alike, kept in (
+        ("manifests/1.0", False, True),
+        (f"manifests/{digest}", True, True),
+        (f"blobs/{digest}", True, False),
+        ("tags/list", False, False),
+    ):
+        decision = site.decide(Request("GET", "d.example", f"/v2/x/{path}"))
+        assert isinstance(decision, Fetch)
+        assert [one.url for one in (decision, *decision.others)] == [
+            f"https://a.example/v2/one/x/{path}",
+            f"https://b.example/v2/two/y/{path}",
+            f"https://c.example/v2/z/{path}",
+        ]
+        assert [one.scope for one in (decision, *decision.others)] == [
+            f"repository:{name}:pull" for name in ("one/x", "two/y", "z")
+        ]
+        assert (decision.alike, decision.keep is not None) == (alike, kept)
+
+
+def test_a_conditional_question_is_not_answered_from_what_is_kept() -> None:
+    site = ContainerSite([ContainerRow("x", "a.example", "x", "x")], HostPolicy("http://d.example"))
+    decision = site.decide(Request("GET", "d.example", "/v2/x/manifests/1.0", headers=[("if-none-match", '"a"')]))
+    assert isinstance(decision, Fetch)
+    assert decision.keep is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from waypost.artifacts.catch_all import CatchAllRow, CatchAllSite, outgoing
@@ -12,7 +12,7 @@ from waypost.artifacts.file import KIND, FileRoute, FileSite, clashing, declare
 from waypost.artifacts.file_regex import FileRegexRow, FileRegexSite, RegexError, check
 from waypost.artifacts.kind import DeclarationError, HostPolicy, Package, Route
 from waypost.artifacts.target import QUERY_VARIABLES, followed
-from waypost.routing.clash import clashes
+from waypost.routing.clash import clashes, neighbours
 from waypost.routing.decision import Decision, Fact, Fetch, Redirect, Refuse, Relay, Reply, UpstreamHead
 from waypost.routing.expression import TemplateError
 from waypost.routing.request import Request
@@ -264,7 +264,10 @@ def test_a_declaration_that_cannot_work_says_where(package: Package, key: str, s
     assert says in caught.value.expected
 
 
-PATHS = ["/a/{x}", "/{x}/a", "/a", "/%61/{x}", "/b/{x}", "/b/{y}", "/", "/{+x}", "{/x,y}", "/a?q={x}", "/ü/{x}", "/%C3%BC/{y}"]
+PIECES = st.sampled_from(["a", "b", "ab", "{x}", "{y}", "a{x}", "a{y}b", "{x}b", "{+x}", "a{+x}b", ""])
+PATHS = st.lists(PIECES, min_size=1, max_size=3).map(lambda pieces: "/" + "/".join(pieces)) | st.sampled_from(
+    ["/%61/{x}", "{/x,y}", "/a?q={x}", "/a{?q}", "/é/{x}", "/%C3%A9/{y}", "/a;x", "/a{;x}"]
+)
 
 
 def test_routes_that_cannot_be_told_apart() -> None:
@@ -279,12 +282,21 @@ def test_routes_that_cannot_be_told_apart() -> None:
     assert clashing([FileRoute("/{a}/{b}", None, "one"), FileRoute("/{a}/b", None, "two")]) == []
 
 
-@given(st.lists(st.sampled_from(PATHS), min_size=2, max_size=6))
-def test_no_clash_is_missed_by_looking_at_first_segments(paths: list[str]) -> None:
+@settings(max_examples=200, deadline=None)
+@given(st.lists(PATHS, min_size=2, max_size=6))
+def test_no_clash_is_missed_by_looking_at_the_text_first(paths: list[str]) -> None:
     rows = [FileRoute(path, None, str(number)) for number, path in enumerate(paths)]
     found = {(clash.one.package, clash.other.package) for clash in clashing(rows)}
     pairs = clashes([Template.parse(path) for path in paths])
     assert found == {(str(one), str(other)) for one, other in pairs}
+
+
+def test_routes_that_begin_apart_are_no_neighbours() -> None:
+    texts = [f"/releases/{{v}}/tool-{number}-{{p}}.zip" for number in range(300)]
+    texts += [f"/mirror/tool-{number}/{{+path}}" for number in range(300)]
+    texts += [f"/tool-{number}/{{v}}/x" for number in range(300)]
+    assert neighbours(texts) == []
+    assert neighbours([*texts, texts[5]]) == [[5, 900]]
 
 
 def test_rows_survive_a_snapshot() -> None:

@@ -110,7 +110,7 @@ def test_a_name_with_only_forbidden_addresses_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["10.0.0.1", "169.254.169.254", "127.1", "0x7f.1", "0177.0.0.1", "2130706433", "0", "::1", "::ffff:10.0.0.1",
+    ["10.0.0.1", "169.254.169.254", "127.1", "0x7f.1", "0177.0.0.1", "2130706433", "127.0.0.1.", "0", "::1", "::ffff:10.0.0.1",
      "localhost", "LOCALHOST.", "x.localhost"],
 )  # fmt: skip
 def test_no_client_is_sent_to_a_forbidden_address(host: str) -> None:

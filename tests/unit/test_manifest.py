@@ -44,6 +44,7 @@ def test_unknown_fields_are_ignored():
         (manifest(FILE, FILE | {"domain": 3}, {"type": "docker-v2", "domain": "d"}), ["rules[1].domain: Expected `str`, got `int`", "rules[2]: Object missing required field `pattern`"]),
         (b"[]", ["Expected `object`, got `array`"]),
         (b"\xff", ["JSON is malformed"]),
+        (b'{"rules":\n [1,]}', ["not JSON: Expecting value at column 5"]),
     ],
 )  # fmt: skip
 def test_everything_that_is_wrong_is_named(data, messages):

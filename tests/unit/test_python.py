@@ -49,7 +49,11 @@ def test_etag_and_304():
 def test_other_spellings_lead_to_the_one_page():
     for path in ("/simple/my-skates", "/simple/My.Skates/", "/simple/MY_SKATES"):
         redirect = ask(path)
-        assert (redirect.status, redirect.location, redirect.facts) == (301, "https://pypi.acme.example/simple/my-skates/", ())
+        assert (redirect.status, redirect.location, redirect.facts) == (
+            301,
+            "https://pypi.acme.example/simple/my-skates/",
+            (),
+        )
     assert ask("/simple").location == "https://pypi.acme.example/simple/"
 
 
@@ -57,7 +61,13 @@ def test_a_file_is_a_download():
     redirect = ask("/simple/my-skates/my_skates-1.0-py3-none-any.whl")
     assert (redirect.status, redirect.location) == (307, "https://files.example/a.whl")
     (fact,) = redirect.facts
-    assert (fact.kind, fact.package, fact.owner, fact.version, fact.upstream) == ("binary-download", "skates", "acme", "1.0", "files.example")
+    assert (fact.kind, fact.package, fact.owner, fact.version, fact.upstream) == (
+        "binary-download",
+        "skates",
+        "acme",
+        "1.0",
+        "files.example",
+    )
     assert ask("/simple/my-skates/my%20skates-2.0.tar.gz").location == "https://files.example/b.tar.gz"
 
 

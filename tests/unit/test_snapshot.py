@@ -7,10 +7,21 @@ from hypothesis import strategies as st
 from waypost.artifacts.kind import HostPolicy
 from waypost.artifacts.pixel import PixelRow
 from waypost.artifacts.python import PythonFileRow
-from waypost.artifacts.snapshot import Host, Policy, Snapshot, SnapshotError, UpstreamRow, decode_host, encode, encode_host
+from waypost.artifacts.snapshot import (
+    Host,
+    Policy,
+    Snapshot,
+    SnapshotError,
+    UpstreamRow,
+    decode_host,
+    encode,
+    encode_host,
+)
 from waypost.artifacts.telemetry import TelemetryRow
 
-POLICY = Policy(trusted_proxies=("10.0.0.0/8",), merge_seconds=3, upstreams=(UpstreamRow("ghcr.io", "http://127.0.0.1:5001"),))
+POLICY = Policy(
+    trusted_proxies=("10.0.0.0/8",), merge_seconds=3, upstreams=(UpstreamRow("ghcr.io", "http://127.0.0.1:5001"),)
+)
 
 
 def host(name, *rows):
@@ -33,7 +44,13 @@ def test_every_host_is_found_and_no_other(names):
 
 
 def test_rows_of_several_kinds_keep_their_order():
-    one = host("a.example", PixelRow(), TelemetryRow("/x", "p", None, ["t"]), PythonFileRow("p", "f", "1", "u", "p"), PixelRow())
+    one = host(
+        "a.example",
+        PixelRow(),
+        TelemetryRow("/x", "p", None, ["t"]),
+        PythonFileRow("p", "f", "1", "u", "p"),
+        PixelRow(),
+    )
     assert decode_host(snapshot(one).blob("a.example")) == one
 
 

@@ -21,7 +21,7 @@ from waypost.events.spool import (
 
 
 def stored(folder: Path) -> list[bytes]:
-    return [event for segment in segments(folder) for event, _ in read_frames(segment.path).events]
+    return [event for segment in segments(folder) for event in read_frames(segment.path).events]
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
     read, offset = [], 0
     while True:
         frames = read_frames(path, offset, 7)
-        read += [event for event, _ in frames.events]
+        read += frames.events
         offset = frames.end
         if frames.state != "more":
             break
@@ -226,10 +226,10 @@ def test_an_incomplete_frame_means_wait(tmp_path: Path) -> None:
     for cut in range(len(frame(b"one")) + 1, len(whole)):
         path.write_bytes(whole[:cut])
         frames = read_frames(path)
-        assert ([event for event, _ in frames.events], frames.state) == ([b"one"], "torn")
+        assert (frames.events, frames.state) == ([b"one"], "torn")
         assert frames.end == len(frame(b"one"))
     path.write_bytes(whole)
-    assert [event for event, _ in read_frames(path, frames.end).events] == [b"two"]
+    assert read_frames(path, frames.end).events == [b"two"]
 
 
 def test_recovery_of_one_writer_leaves_the_living_alone(tmp_path: Path) -> None:
@@ -266,3 +266,15 @@ def test_damage_without_room_to_put_it_aside_stays_where_it_is(tmp_path: Path, m
     assert path.read_bytes() == data
     assert recover_all(tmp_path).damaged_bytes == len(data) - len(frame(b"one"))
     assert mend(path.with_suffix(".sealed")) == Recovered()
+
+
+def test_reading_stops_at_a_limit_of_bytes_but_not_before_an_event(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "w0", 1 << 20)
+    for n in range(5):
+        spool.append(b"%d" % n * 92)
+    spool.close()
+    path = segments(tmp_path)[0].path
+    assert read_frames(path, 0, limit_bytes=1)[1:] == ([100], 100, "more")
+    frames = read_frames(path, 100, limit_bytes=101)
+    assert frames.events == [b"1" * 92, b"2" * 92]
+    assert (frames.ends, frames.end) == ([200, 300], 300)

@@ -36,29 +36,6 @@ def test_explain_ends_with_the_site_that_answers() -> None:
     assert table.explain(Request("GET", "b.example", "/q")) == ["b.example is no host of this configuration."]
 
 
-def test_hosts_are_compiled_once_while_they_are_kept_and_strangers_never_stay() -> None:
-    asked: list[str] = []
-
-    def sites_of(host: str) -> list[Fixed] | None:
-        asked.append(host)
-        return [Fixed("/", 200)] if host.endswith(".example") else None
-
-    table = Table(sites_of, most=2)
-    for host in (
-        "a.example",
-        "a.example",
-        "b.example",
-        "stranger",
-        "stranger",
-        "a.example",
-        "c.example",
-        "a.example",
-    ):
-        table.decide(Request("GET", host, "/"))
-    # The third host pushed out the first; the stranger pushed out nobody.
-    assert asked == ["a.example", "b.example", "stranger", "stranger", "c.example", "a.example"]
-
-
 def test_of_equal_routes_the_first_wins() -> None:
     trie: RouteTrie[str] = RouteTrie()
     for text in ("/{a}/x", "/x/{a}", "/{b}/x", "/{c}", "/{d}", "/e", "/e"):

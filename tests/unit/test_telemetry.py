@@ -59,7 +59,12 @@ def test_install_reports():
     reply = post(INSTALL, "/package-event/install", body)
     assert (reply.status, dict(reply.headers)["content-type"]) == (200, "application/json")
     (fact,) = reply.facts
-    assert (fact.kind, fact.package, fact.version, fact.variables["libraryType"]) == ("telemetry", "skates", "1.2", "npm")
+    assert (fact.kind, fact.package, fact.version, fact.variables["libraryType"]) == (
+        "telemetry",
+        "skates",
+        "1.2",
+        "npm",
+    )
     assert post(INSTALL, "/package-event/install/an-id", body).facts[0].package == "an-id"
 
 

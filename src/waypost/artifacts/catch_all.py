@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -9,6 +10,7 @@ from msgspec import Struct
 from waypost.artifacts.kind import HostPolicy, Kind
 from waypost.artifacts.target import Target
 from waypost.routing.decision import Decision
+from waypost.routing.expression import TemplateError
 from waypost.routing.outgoing import Outgoing, keep_query
 from waypost.routing.request import Request
 
@@ -22,7 +24,9 @@ class CatchAllRow(Struct, frozen=True, array_like=True, tag="catch-all"):
 
 
 def outgoing(target: str) -> Outgoing:
-    """Raises TemplateError for what is no host."""
+    """Raises TemplateError for what is no host, with a port if it has one."""
+    if re.search(r"[^A-Za-z0-9.:_\[\]-]", target):
+        raise TemplateError(target, 0, f"{target!r} is no host; a target has neither scheme nor path.")
     return Outgoing.parse(f"https://{target}/{{+path}}", ("path",))
 
 

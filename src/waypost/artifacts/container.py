@@ -13,28 +13,31 @@ from itertools import islice
 from operator import itemgetter
 from urllib.parse import quote, unquote
 
+import msgspec
 from msgspec import Struct
 
 from waypost.artifacts.distribution import URL_SAFE, Asked, Image
-from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package
+from waypost.artifacts.kind import Clash, Collection, DeclarationError, HostPolicy, Kind, Package
 from waypost.artifacts.reference import (
     ImageName,
     ImageNameError,
     is_digest,
     is_name,
     is_tag,
+    parse_registry,
     parse_upstream,
     qualify,
 )
-from waypost.routing.decision import Decision, Refuse, Reply
-from waypost.routing.pattern import Pattern
+from waypost.routing.decision import Decision, Fetch, Headers, Keep, Refuse, Reply
+from waypost.routing.pattern import Pattern, PatternError
 from waypost.routing.request import Request
 
 
 class ContainerRow(Struct, frozen=True, array_like=True, tag="container"):
     """One image. `name` is what users pull from the domain, `package` what it is counted as.
 
-    proxy  layers pass through us even where the registry redirects to its storage
+    proxy   layers pass through us even where the registry redirects to its storage
+    others  (registry, repository) of further upstreams, in order, for when the first is down
     """
 
     name: str
@@ -43,14 +46,19 @@ class ContainerRow(Struct, frozen=True, array_like=True, tag="container"):
     package: str
     owner: str | None = None
     proxy: bool = False
+    others: tuple[tuple[str, str], ...] = ()
 
 
 class PatternRow(Struct, frozen=True, array_like=True, tag="container-pattern"):
-    """All images whose names match; each is its own repository on `registry`, and its own package."""
+    """All images whose names match; each is its own repository on `registry`, and its own package.
+
+    repository  where an image is there: {name} is its whole public name, {1} {2} … what each * stands for
+    """
 
     pattern: str
     registry: str
     owner: str | None = None
+    repository: str = "{name}"
 
 
 _PING = Reply(
@@ -83,7 +91,7 @@ class ContainerSite:
         self._base = policy.base_url
         self._secure = policy.base_url.startswith("https:")
         self._images = {
-            row.name: Image(row.name, ImageName(row.registry, row.repository), row.package, row.owner, row.proxy)
+            row.name: _image(row)
             for row in reversed(rows)  # the first one wins
             if isinstance(row, ContainerRow)
         }
@@ -116,31 +124,67 @@ class ContainerSite:
         if image is None:
             return [f"No image called {name!r} is declared on this host, and no pattern matches it."]
         how = "declared by name" if name in self._images else "matched by a pattern"
-        return [f"Image {name!r}, {how}: {image.upstream.repository} on {image.upstream.registry}."]
+        first, *others = (f"{one.repository} on {one.registry}" for one in (image.upstream, *image.others))
+        then = f", and while that is down {', then '.join(others)}" if others else ""
+        return [f"Image {name!r}, {how}: {first}{then}."]
 
     def _find(self, name: str) -> Image | None:
         return self._images.get(name) or self._patterns.find(name)
 
-    def _ask(self, image: Image, verb: str, reference: str, request: Request) -> Decision:
-        """The same question to the upstream."""
+    def _ask(self, image: Image, verb: str, reference: str, request: Request) -> Fetch:
+        """The same question to the upstream, or to several of them."""
+        passed = _PASSED[verb]
+        headers = tuple((name.title(), value) for name, value in request.headers if name in passed)
+        first, *others = (
+            self._question(image, upstream, verb, reference, request, headers).fetch()
+            for upstream in (image.upstream, *image.others)
+        )
+        if verb != "manifests" and not others:
+            return first
+        return msgspec.structs.replace(
+            first,
+            others=tuple(others),
+            alike=":" in reference,
+            keep=_keep(f"{self._base}/{image.name}", image, reference, headers) if verb == "manifests" else None,
+        )
+
+    def _question(
+        self, image: Image, upstream: ImageName, verb: str, reference: str, request: Request, headers: Headers
+    ) -> Asked:
         path = f"{verb}/{reference}"
-        url = f"https://{image.upstream.registry}/v2/{image.upstream.repository}/{path}"
+        url = f"https://{upstream.registry}/v2/{upstream.repository}/{path}"
         # Lists have no body that a HEAD could stand for: they are fetched, and the gateway leaves it out.
         lists = verb in ("tags", "referrers")
         if request.query and lists:
-            url += f"?{quote(request.query, safe=URL_SAFE)}"
-        passed = _PASSED[verb]
+            url += "?" + quote(request.query, safe=URL_SAFE, errors="replace")
         return Asked(
-            image=image,
+            image=image if upstream is image.upstream else msgspec.structs.replace(image, upstream=upstream),
             verb=verb,
             reference=reference,
             ours=f"{self._base}/v2/{image.name}/{path}",
             url=url,
             method="GET" if lists else request.method,
-            headers=tuple((name.title(), value) for name, value in request.headers if name in passed),
-            scope=image.upstream.scope,
+            headers=headers,
+            scope=upstream.scope,
             secure=self._secure or request.scheme == "https",
-        ).fetch()
+        )
+
+
+def _image(row: ContainerRow) -> Image:
+    upstream = ImageName(row.registry, row.repository)
+    others = tuple(ImageName(registry, repository) for registry, repository in row.others)
+    return Image(row.name, upstream, row.package, row.owner, row.proxy, others)
+
+
+def _keep(asked: str, image: Image, reference: str, headers: Headers) -> Keep | None:
+    """Manifests of public images may be kept. A conditional question is left to the registry: few clients ask one."""
+    accept = []
+    for name, value in headers:
+        if name == "If-None-Match":
+            return None
+        accept.append(value)
+    repository = f"{image.upstream.registry}/{image.upstream.repository}"
+    return Keep(f"{asked} {reference}", repository, reference, ", ".join(accept))
 
 
 class Patterns:
@@ -171,14 +215,24 @@ class Patterns:
         ]
         if not found:
             return None
-        _, row = min(found, key=itemgetter(0))
-        return Image(name, qualify(row.registry, name), name, row.owner)
+        _, row, wildcards = min(found, key=itemgetter(0))
+        repository = filled(row.repository, name, wildcards)
+        return Image(name, qualify(row.registry, repository), name, row.owner) if is_name(repository) else None
 
-    def _matching(self, name: str, depth: int, first: str) -> Iterator[tuple[int, PatternRow]]:
-        """(rank, row) of those that match, the best first."""
+    def _matching(self, name: str, depth: int, first: str) -> Iterator[tuple[int, PatternRow, tuple[str, ...]]]:
+        """(rank, row, what its wildcards stand for) of those that match, the best first."""
         for rank, pattern, row in self._near.get((depth, first), ()):
-            if pattern.match(name) is not None:
-                yield rank, row
+            wildcards = pattern.match(name)
+            if wildcards is not None:
+                yield rank, row, wildcards
+
+
+_HOLE = re.compile(r"\{(name|[1-9][0-9]?)\}")
+
+
+def filled(repository: str, name: str, wildcards: Sequence[str]) -> str:
+    """A repository template with its holes filled."""
+    return _HOLE.sub(lambda hole: name if hole[1] == "name" else wildcards[int(hole[1]) - 1], repository)
 
 
 def _split(rest: str) -> tuple[str, str, str]:
@@ -217,20 +271,51 @@ def declare(package: Package) -> list[ContainerRow]:
     if not package.upstream:
         raise DeclarationError("upstream", package.upstream, "the image that is published, such as ghcr.io/acme/x")
     written = [package.upstream] if isinstance(package.upstream, str) else package.upstream
-    if len(written) > 1:
-        raise DeclarationError("upstream", written, "one upstream; several are not yet supported")
-    try:
-        upstream = parse_upstream(written[0])
-    except ImageNameError as error:
-        raise DeclarationError("upstream", written[0], f"an image name. {error}") from None
+    upstreams: list[ImageName] = []
+    for one in written:
+        try:
+            upstream = parse_upstream(one)
+        except ImageNameError as error:
+            raise DeclarationError("upstream", one, f"an image name. {error}") from None
+        if upstream in upstreams:
+            raise DeclarationError("upstream", one, "each upstream once")
+        upstreams.append(upstream)
+    first, *rest = upstreams
+    others = tuple((one.registry, one.repository) for one in rest)
     name = package.name
-    return [ContainerRow(name, upstream.registry, upstream.repository, name, package.owner, package.proxy)]
+    return [ContainerRow(name, first.registry, first.repository, name, package.owner, package.proxy, others)]
+
+
+def collect(collection: Collection) -> list[PatternRow]:
+    """A [[collection]] → its row. Raises DeclarationError."""
+    try:
+        pattern = Pattern.parse(collection.pattern)
+    except PatternError as error:
+        raise DeclarationError("pattern", collection.pattern, f"a pattern such as acme/*. {error.sentence}") from None
+    registry, slash, template = collection.upstream.partition("/")
+    template = template if slash else "{name}"
+    try:
+        host = parse_registry(registry)
+    except ImageNameError as error:
+        raise DeclarationError("upstream", collection.upstream, f"a registry such as ghcr.io. {error}") from None
+    for hole in _HOLE.findall(template):
+        if hole != "name" and int(hole) > pattern.wildcards:
+            has = f"{pattern.wildcards} wildcard{'s' * (pattern.wildcards != 1)}"
+            raise DeclarationError("upstream", collection.upstream, f"no {{{hole}}}: the pattern has {has}")
+    # The same for every name would make one repository look like many packages.
+    if not _HOLE.search(template) or not is_name(filled(template, "a", ["a"] * 100)):
+        expected = "a registry, or one with a template: ghcr.io/mirror/{name}, ghcr.io/{1}/{2}"
+        raise DeclarationError("upstream", collection.upstream, expected)
+    return [PatternRow(collection.pattern, host, collection.owner, template)]
 
 
 def clashes(rows: Sequence[ContainerRow | PatternRow]) -> list[Clash]:
     seen: dict[str, ContainerRow] = {}
+    patterns: dict[str, PatternRow] = {}
     found = []
     for row in rows:
+        if isinstance(row, PatternRow) and (same := patterns.setdefault(row.pattern, row)) is not row:
+            found.append(Clash(same, row, f"the pattern {row.pattern} is declared twice"))
         if isinstance(row, ContainerRow) and (first := seen.setdefault(row.name, row)) is not row:
             found.append(Clash(first, row, f"the image {row.name} is declared twice, and needs a name of its own"))
     return found

@@ -44,6 +44,7 @@ class Image(Struct, frozen=True):
     package: str
     owner: str | None
     proxy: bool = False
+    others: tuple[ImageName, ...] = ()
 
     def fact(
         self, kind: str, summary: Summary | None = None, tag: str | None = None, digest: str | None = None
@@ -143,7 +144,9 @@ def _location(asked: Asked, head: UpstreamHead) -> str | None:
         port = parts.port  # raises when it is no number
     except ValueError:
         return None
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or port == 0:
+    # An escape in a host is read by some clients and not by others, so nobody can say where it leads.
+    strange = "@" in parts.netloc or "%" in parts.netloc
+    if parts.scheme not in ("http", "https") or not parts.hostname or strange or port == 0:
         return None
     default = ":443" if parts.scheme == "https" else ":80"
     return parts._replace(netloc=parts.netloc.lower().removesuffix(default), fragment="").geturl()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 from msgspec import Struct
 
 from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package, Route
 from waypost.artifacts.target import Target
-from waypost.routing.clash import clashes
+from waypost.routing.clash import clashes, neighbours
 from waypost.routing.decision import Decision
 from waypost.routing.expression import TemplateError
 from waypost.routing.outgoing import Outgoing
@@ -94,7 +93,17 @@ def declare(package: Package) -> list[FileRoute]:
         )
     if not package.routes:
         raise DeclarationError("routes", "nothing", "at least one route: routes = [{ path = …, to = … }]")
-    return [_row(package, index, route) for index, route in enumerate(package.routes)]
+    rows, errors = [], []
+    for index, route in enumerate(package.routes):
+        try:
+            rows.append(_row(package, index, route))
+        except DeclarationError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        raise ExceptionGroup(package.name, errors)
+    if errors:
+        raise errors[0]
+    return rows
 
 
 def _row(package: Package, index: int, route: Route) -> FileRoute:
@@ -118,25 +127,10 @@ def clashing(rows: Sequence[FileRoute]) -> list[Clash]:
     why = "can match the same path, and neither has more literal text or fewer variables"
     found = (
         Clash(group[one], group[other], f"{_placed(group[one])} and {_placed(group[other])} {why}")
-        for group in _near(rows)
+        for group in ([rows[index] for index in near] for near in neighbours([row.path for row in rows]))
         for one, other in clashes([Template.parse(row.path) for row in group], MOST_CLASHES)
     )
     return list(islice(found, MOST_CLASHES))
-
-
-# A first segment that stands for itself alone, however a path spells it.
-_FIRST = re.compile(r"/([A-Za-z0-9._~-]*)(?=/|\Z)")
-
-
-def _near(rows: Sequence[FileRoute]) -> Iterable[Sequence[FileRoute]]:
-    """Groups of rows that may meet. A million rows are mostly told apart by first segments, without being parsed."""
-    groups: dict[str, list[FileRoute]] = {}
-    for row in rows:
-        first = _FIRST.match(row.path)
-        if first is None:
-            return [rows]
-        groups.setdefault(first[1], []).append(row)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def _placed(row: FileRoute) -> str:

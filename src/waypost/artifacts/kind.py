@@ -42,6 +42,16 @@ class Package(Struct, forbid_unknown_fields=True, kw_only=True):
     proxy: bool = False
 
 
+class Collection(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A [[collection]] as people write it: packages that come into being with their first download."""
+
+    pattern: str
+    upstream: str
+    owner: str | None = None
+    domain: str | None = None
+    domains: list[str] = []
+
+
 class Clash(Struct, frozen=True):
     """Two rows of one host that cannot live together, the earlier one first. `why` is a sentence about both."""
 
@@ -65,7 +75,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     row      tagged, array_like, frozen msgspec Struct: one validated row of a snapshot; or a union of them (A | B)
     site     builds the site of one host from its rows, in the order in which they were declared
     declare  a [[package]] → its rows; the same rows are put on every domain of the package.
-             Raises DeclarationError. None: people cannot declare it in waypost.toml.
+             Raises DeclarationError, or an ExceptionGroup of several. None: people cannot declare it.
     clashes  rows of one host → those that cannot live together; [] when all is well.
              Called when configuration is loaded, never while serving.
     """

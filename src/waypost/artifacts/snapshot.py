@@ -21,6 +21,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from functools import cache
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any, Union, get_args
 
 import msgspec
@@ -52,6 +53,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     fsync_ms: int = 1000
     spool_max_bytes: int = 1_073_741_824
     merge_seconds: int = 10
+    tag_ttl: int = 60
+    cache_bytes: int = 1_073_741_824
     upstreams: tuple[UpstreamRow, ...] = ()
 
 
@@ -101,7 +104,7 @@ def _kind_of() -> dict[type, Kind]:
 def encode(policy: Policy, hosts: Iterable[tuple[str, bytes]]) -> bytes:
     """A snapshot of host blobs (from encode_host), each host once."""
     entries = sorted((_hash(name), name, blob) for name, blob in hosts)
-    if any(one[0] == other[0] for one, other in zip(entries, entries[1:], strict=False)):
+    if any(one[0] == other[0] for one, other in pairwise(entries)):
         raise SnapshotError("two hosts have the same hash")
     head = _encoder.encode(policy)
     head = struct.pack("<I", len(head)) + head + struct.pack("<Q", len(entries))

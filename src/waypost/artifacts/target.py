@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from urllib.parse import unquote, urljoin, urlsplit
 
 from waypost.artifacts.posted import encodable, flatten, objects
@@ -43,6 +42,7 @@ _FORWARDED = frozenset(
 _RELAYED = frozenset(
     (
         "content-type",
+        "content-encoding",
         "content-length",
         "etag",
         "last-modified",
@@ -51,6 +51,7 @@ _RELAYED = frozenset(
         "content-disposition",
     )
 )
+_CONDITIONS = frozenset(("if-none-match", "if-modified-since"))
 _NOT_MODIFIED = frozenset(("etag", "last-modified", "cache-control", "expires"))
 
 
@@ -70,7 +71,7 @@ class Target:
         self.proxy = proxy
         self.upstream = None if outgoing is None else outgoing.host
 
-    def answer(self, request: Request, values: Mapping[str, str]) -> Decision:
+    def answer(self, request: Request, values: dict[str, str]) -> Decision:
         """`values`: the route's variables as they came."""
         location = None
         if self.outgoing is not None:
@@ -79,7 +80,7 @@ class Target:
                 return _CLIMBS
         return self.to(location, request, values)
 
-    def to(self, location: str | None, request: Request, values: Mapping[str, str]) -> Decision:
+    def to(self, location: str | None, request: Request, values: dict[str, str]) -> Decision:
         """The answer for a URL that is already made."""
         method = request.method
         if method not in METHODS:
@@ -91,14 +92,17 @@ class Target:
         facts = () if method == "HEAD" else self._facts(request, values)
         return Reply(200, _TEXT, b"", facts) if location is None else Redirect(location, facts)
 
-    def _facts(self, request: Request, values: Mapping[str, str]) -> tuple[Fact, ...]:
+    def _facts(self, request: Request, values: dict[str, str]) -> tuple[Fact, ...]:
+        kind = "telemetry" if request.method == "POST" else "binary-download"
+        path = request.path
+        if not request.query and not request.body and "%" not in path and path.isascii():
+            return (self._fact(kind, values),)
         own = {name: _decoded(value) for name, value in values.items()}
         asked = _query_variables(request.query) if request.query else {}
         if request.body:
             found = objects(request.body[:BODY_BYTES], BODY_OBJECTS)
             if found:
                 return tuple(self._fact("telemetry", {**asked, **flatten(item), **own}) for item in found)
-        kind = "telemetry" if request.method == "POST" else "binary-download"
         return (self._fact(kind, {**asked, **own} if asked else own),)
 
     def _fact(self, kind: str, variables: dict[str, str]) -> Fact:
@@ -112,7 +116,7 @@ class Target:
             upstream=self.upstream,
         )
 
-    def _fetch(self, location: str, request: Request, values: Mapping[str, str]) -> Fetch:
+    def _fetch(self, location: str, request: Request, values: dict[str, str]) -> Fetch:
         # Bodies of proxied requests are not event data: nothing is posted here.
         facts = () if request.method == "HEAD" else self._facts(request, values)
         headers = tuple((name, value) for name, value in request.headers if name in _FORWARDED)
@@ -126,16 +130,17 @@ def _fetch(url: str, method: str, headers: Headers, facts: tuple[Fact, ...]) -> 
             # to go there, or the route would not say `proxy`: so we go.
             target = followed(url, head.header("location") or "")
             return _LOST if target is None else _fetch(target, method, headers, facts)
-        return _relayed(head, facts)
+        return _relayed(head, {name for name, _ in headers}, facts)
 
     return Fetch(url=url, then=then, method=method, headers=headers)
 
 
-def _relayed(head: UpstreamHead, facts: tuple[Fact, ...]) -> Final:
+def _relayed(head: UpstreamHead, asked: set[str], facts: tuple[Fact, ...]) -> Final:
     status = head.status
-    if status in (200, 206):
+    # RFC 9110 sections 15.3.7 and 15.4.5: a part, or "not modified", answers only who asked for that.
+    if status == 200 or (status == 206 and "range" in asked):
         return Relay(status, _picked(head, _RELAYED), facts)
-    if status == 304:
+    if status == 304 and asked & _CONDITIONS:
         return Reply(304, _picked(head, _NOT_MODIFIED))
     if status in (404, 410):
         return Refuse(404, "NOT_FOUND", "The upstream does not have this file.")

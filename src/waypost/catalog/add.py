@@ -65,7 +65,7 @@ def add(path: Path, pasted: str, domain: str | None, port: int) -> Added:
         candidate.replace(path)
     finally:
         candidate.unlink(missing_ok=True)
-    host = entry.domain or compiled.hosts[entry.name][0]
+    host = entry.domain or compiled.hosts[str(entry.keys["type"]), entry.name][0]
     return Added(entry, made, compiled.base_url(host))
 
 
@@ -129,7 +129,7 @@ def add_to_text(text: str, entry: Entry) -> str:
     Raises AddError if the text is no TOML or has the package already.
     """
     try:
-        document = tomllib.loads(text)
+        document = tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise AddError(f"the file is not TOML: {error}") from None
     packages = document.get("package", [])

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
-from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind
+from waypost.artifacts import container
+from waypost.artifacts.kind import Clash, Collection, DeclarationError, HostPolicy
 from waypost.artifacts.pixel import PixelRow
 from waypost.artifacts.registry import kinds
 from waypost.artifacts.snapshot import Host, Policy, Snapshot, UpstreamRow, by_kind, decode_host, encode, encode_host
 from waypost.artifacts.telemetry import InstallRow
 from waypost.catalog.imported import read_manifest
 from waypost.routing.manifest import ManifestError
-from waypost.settings import Package, Problem, Settings, SettingsError, SettingsFile, load
+from waypost.settings import HOST, Package, Problem, Settings, SettingsError, SettingsFile, load
 
 # How a default host is made of owner and base domain: {type} → label. Other types take their own name.
 _LABELS = {"container": "docker", "file": "gateway", "python": "gateway"}
@@ -25,14 +26,14 @@ class Compiled(Struct, frozen=True):
 
     files     everything that was read: the configuration is looked at again when one of them changes
     warnings  sentences about what works, but perhaps not as meant
-    hosts     name of a declared package → its hosts
+    hosts     (type, name) of a declared package → its hosts
     """
 
     snapshot: bytes
     files: tuple[Path, ...]
     warnings: tuple[str, ...]
     summary: str
-    hosts: dict[str, list[str]]
+    hosts: dict[tuple[str, str], list[str]]
 
     def base_url(self, host: str) -> str:
         """How users reach a host of the snapshot."""
@@ -46,35 +47,17 @@ def compile_file(path: Path, port: int) -> Compiled:
     """Reads and compiles; `port` is that of the public listener. Raises SettingsError with every problem found."""
     file = load(path)
     settings = file.settings
-    problems: list[Problem] = []
-    warnings: list[str] = []
-    declared: dict[str, list[Struct]] = {}
-    packages: dict[tuple[str, str | None, str], int] = {}
-    hosts_of: dict[str, list[str]] = {}
-    origin: dict[int, int] = {}  # id of a row → index of its package
-
-    _always_there(settings, declared)
+    declared = _Declared(file)
     for index, package in enumerate(settings.package):
-        key = (package.type, package.owner or settings.owner, package.name)
-        if key in packages:
-            expected = f"each package once; `{package.name}` is package[{packages[key]}] already"
-            problems.append(file.problem(f"package[{index}].name", package.name, expected))
-            continue
-        packages[key] = index
-        try:
-            for host, row in _declared(settings, package):
-                declared.setdefault(host, []).append(row)
-                origin[id(row)] = index
-            hosts_of[package.name] = _domains(settings, package)
-        except DeclarationError as error:
-            problems.append(file.declaration_problem(index, error))
-    for host, rows in declared.items():
-        for clash in _clashes(rows):
-            problems.append(_clash_problem(file, host, clash.why, origin[id(clash.one)], origin[id(clash.other)]))
+        declared.package(index, package)
+    for index, collection in enumerate(settings.collection):
+        declared.collection(index, collection)
+    declared.check_clashes()
 
     files = [path, *(path.parent / name for name in settings.manifests)]
-    hosts = {host: list(rows) for host, rows in declared.items()}
+    hosts = {host: list(rows) for host, rows in declared.rows.items()}
     imported = set()
+    problems = declared.problems
     for index, manifest in enumerate(files[1:]):
         try:
             for one in read_manifest(manifest):
@@ -88,8 +71,9 @@ def compile_file(path: Path, port: int) -> Compiled:
     if problems:
         raise SettingsError(problems)
     # In manifests the first of two equal rules wins: worth a warning, since the second never answers.
-    for host in sorted(imported):
-        warnings.extend(f"{host}: {clash.why}; the first one wins" for clash in _clashes(hosts[host]))
+    warnings = [
+        f"{host}: {clash.why}; the first one wins" for host in sorted(imported) for clash in _clashes(hosts[host])
+    ]
 
     policies = {domain.host: domain.base_url for domain in settings.domain}
     blobs = (
@@ -101,42 +85,87 @@ def compile_file(path: Path, port: int) -> Compiled:
         tuple(files),
         tuple(warnings),
         f"{sum(map(len, hosts.values()))} rules on {len(hosts)} hosts",
-        hosts_of,
+        declared.hosts,
     )
 
 
-def _always_there(settings: Settings, hosts: dict[str, list[Struct]]) -> None:
-    hosts.setdefault(f"static.{settings.base_domain}", []).append(PixelRow())
-    hosts.setdefault(settings.base_domain, []).append(InstallRow())
+class _Declared:
+    """What the file itself declares, gathered: rows by host, and everything that is wrong with them.
+
+    rows      host → its rows
+    hosts     (type, name) of a package → its hosts
+    """
+
+    def __init__(self, file: SettingsFile) -> None:
+        self._file = file
+        self._settings = file.settings
+        self._origin: dict[int, str] = {}  # id of a row → the key of its declaration
+        self._names: dict[tuple[str, str | None, str], str] = {}
+        self.problems: list[Problem] = []
+        self.hosts: dict[tuple[str, str], list[str]] = {}
+        # Always there: pixels, and the reports of scarf-js.
+        base = self._settings.base_domain
+        self.rows: dict[str, list[Struct]] = {f"static.{base}": [PixelRow()]}
+        self.rows.setdefault(base, []).append(InstallRow())
+
+    def package(self, index: int, package: Package) -> None:
+        key = f"package[{index}]"
+        package.owner = package.owner or self._settings.owner
+        first = self._names.setdefault((package.type, package.owner, package.name), key)
+        if first != key:
+            expected = f"each package once; {first} in line {self._file.line(first)} has this name already"
+            self.problems.append(self._file.problem(f"{key}.name", package.name, expected))
+            return
+        try:
+            rows = _declare(package)
+            self.hosts[package.type, package.name] = self._place(key, package, package.type, rows)
+        except* DeclarationError as group:
+            self.problems.extend(self._file.declaration_problem(key, error) for error in _leaves(group))
+
+    def collection(self, index: int, collection: Collection) -> None:
+        key = f"collection[{index}]"
+        collection.owner = collection.owner or self._settings.owner
+        try:
+            self._place(key, collection, "container", container.collect(collection))
+        except DeclarationError as error:
+            self.problems.append(self._file.declaration_problem(key, error))
+
+    def _place(self, key: str, entry: Package | Collection, kind: str, rows: Sequence[Struct]) -> list[str]:
+        hosts = _domains(self._settings, entry, kind)
+        for host in hosts:
+            for row in rows:
+                self.rows.setdefault(host, []).append(row)
+                self._origin[id(row)] = key
+        return hosts
+
+    def check_clashes(self) -> None:
+        for host, rows in self.rows.items():
+            for clash in _clashes(rows):
+                first, second = self._origin[id(clash.one)], self._origin[id(clash.other)]
+                where = "" if first == second else f"; {first} is in line {self._file.line(first)}"
+                line = self._file.line(second)
+                self.problems.append(Problem(str(self._file.path), line, second, "", f"on {host}, {clash.why}{where}"))
 
 
-def _declared(settings: Settings, package: Package) -> Iterator[tuple[str, Struct]]:
-    kind = _kind(package.type)
-    assert kind.declare is not None
-    if package.owner is None:
-        package.owner = settings.owner
-    rows = kind.declare(package)
-    for host in _domains(settings, package):
-        for row in rows:
-            yield host, row
+def _declare(package: Package) -> Sequence[Struct]:
+    kind = next((kind for kind in kinds() if kind.name == package.type and kind.declare is not None), None)
+    if kind is None or kind.declare is None:
+        known = ", ".join(kind.name for kind in kinds() if kind.declare is not None)
+        raise DeclarationError("type", package.type, f"one of {known}")
+    return kind.declare(package)
 
 
-def _kind(name: str) -> Kind:
-    for kind in kinds():
-        if kind.name == name and kind.declare is not None:
-            return kind
-    known = ", ".join(kind.name for kind in kinds() if kind.declare is not None)
-    raise DeclarationError("type", name, f"one of {known}")
-
-
-def _domains(settings: Settings, package: Package) -> list[str]:
-    if package.domain is not None:
-        return [package.domain]
-    if package.domains:
-        return package.domains
-    if package.owner is None:
+def _domains(settings: Settings, entry: Package | Collection, kind: str) -> list[str]:
+    if entry.domain is not None:
+        return [entry.domain]
+    if entry.domains:
+        return entry.domains
+    if entry.owner is None:
         raise DeclarationError("domain", "nothing", "a domain, or an owner from whose name one can be made")
-    return [f"{package.owner}.{_LABELS.get(package.type, package.type)}.{settings.base_domain}"]
+    host = f"{entry.owner}.{_LABELS.get(kind, kind)}.{settings.base_domain}"
+    if not HOST.match(host):
+        raise DeclarationError("owner", entry.owner, f"a name in lower case that {host} can be made of; or a domain")
+    return [host]
 
 
 def _base_url(declared: str | None, host: str, port: int) -> str:
@@ -149,10 +178,12 @@ def _clashes(rows: list[Struct]) -> list[Clash]:
     return [clash for kind, group in by_kind(rows) for clash in kind.clashes(group)]
 
 
-def _clash_problem(file: SettingsFile, host: str, why: str, one: int, other: int) -> Problem:
-    first, second = f"package[{one}]", f"package[{other}]"
-    where = "" if one == other else f"; {first} is in line {file.line(first)}"
-    return Problem(str(file.path), file.line(second), second, "", f"on {host}, {why}{where}")
+def _leaves(group: ExceptionGroup[DeclarationError]) -> Iterator[DeclarationError]:
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def _manifest_problem(manifest: Path, error: Exception) -> Problem:
@@ -167,5 +198,7 @@ def _policy(settings: Settings) -> Policy:
         fsync_ms=settings.spool.fsync_ms,
         spool_max_bytes=settings.spool.max_bytes,
         merge_seconds=settings.count.merge_seconds,
+        tag_ttl=settings.containers.tag_ttl,
+        cache_bytes=settings.containers.cache_bytes,
         upstreams=tuple(UpstreamRow(upstream.host, upstream.connect) for upstream in settings.upstream),
     )

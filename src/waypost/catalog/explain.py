@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+from urllib.parse import quote, urlsplit
 
 from waypost.artifacts.snapshot import Snapshot, decode_host, sites_of
 from waypost.routing.decision import Decision, Fact, Fetch, Redirect, Refuse, Reply
@@ -11,8 +12,11 @@ from waypost.routing.request import Request
 from waypost.routing.site import Site
 from waypost.routing.table import Table
 
+# (request, fact, status of the answer) → the rule that leaves the fact out of the count, or None.
+LeftOut: TypeAlias = Callable[[Request, Fact, int], str | None]
 
-def explain_request(snapshot: bytes, method: str, url: str, headers: Iterable[str]) -> list[str]:
+
+def explain_request(snapshot: bytes, method: str, url: str, headers: Iterable[str], left_out: LeftOut) -> list[str]:
     """Lines to print. Raises ValueError with a sentence for a URL or header that is none."""
     request = _request(method, url, headers)
     read = Snapshot(snapshot)
@@ -25,23 +29,33 @@ def explain_request(snapshot: bytes, method: str, url: str, headers: Iterable[st
     decision = table.decide(request)
     lines = [f"{request.method} {request.scheme}://{request.host}{request.target}", *_answer(decision)]
     lines += [f"  why: {line}" for line in table.explain(request)]
-    lines += [f"  {line}" for line in _counted(request, decision)]
+    lines += [f"  {line}" for line in _counted(request, decision, left_out)]
     return lines
 
 
+# Clients encode what is not ASCII before they send it.
+_AS_IT_IS = "".join(map(chr, range(0x21, 0x7F)))
+
+
 def _request(method: str, url: str, headers: Iterable[str]) -> Request:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        fit = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fit = False
+    if not fit or parts.hostname is None:
         raise ValueError(f"found {url!r}; expected a URL such as http://get.acme.example/1.2/skates.tgz")
     pairs = []
     for header in headers:
         name, colon, value = header.partition(":")
-        if not colon:
+        if not colon or not name.strip():
             raise ValueError(f"-H: found {header!r}; expected 'Name: value'")
         pairs.append((name.strip().lower(), value.strip()))
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    query = parts.query if parts.query or url.endswith("?") else None
-    return Request(method.upper(), host, parts.path or "/", query, pairs, scheme=parts.scheme)
+    host = parts.hostname.rstrip(".")
+    host = f"[{host}]" if ":" in host else host
+    query = quote(parts.query, safe=_AS_IT_IS) if parts.query or url.endswith("?") else None
+    path = quote(parts.path, safe=_AS_IT_IS) or "/"
+    return Request(method.upper(), host, path, query, pairs, scheme=parts.scheme)
 
 
 def _answer(decision: Decision) -> list[str]:
@@ -54,7 +68,7 @@ def _answer(decision: Decision) -> list[str]:
     return [f"  {decision.status} {decision.code}: {decision.message}"]
 
 
-def _counted(request: Request, decision: Decision) -> list[str]:
+def _counted(request: Request, decision: Decision, left_out: LeftOut) -> list[str]:
     if isinstance(decision, Refuse):
         return ["counted: nothing; only answers that went well count (C1)"]
     if any(name in ("dnt", "sec-gpc") and value == "1" for name, value in request.headers):
@@ -65,7 +79,11 @@ def _counted(request: Request, decision: Decision) -> list[str]:
         return [
             "counted: nothing; " + ("HEAD never counts (C2)" if request.method == "HEAD" else "this is no download")
         ]
-    return [f"recorded: {_described(fact)}" for fact in decision.facts]
+    return [_verdict(fact, left_out(request, fact, decision.status)) for fact in decision.facts]
+
+
+def _verdict(fact: Fact, rule: str | None) -> str:
+    return f"recorded, not counted ({rule}): {_described(fact)}" if rule else f"counted: {_described(fact)}"
 
 
 def _described(fact: Fact) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import codecs
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +14,7 @@ from msgspec import Struct
 from waypost.artifacts import catch_all, file, file_regex
 from waypost.artifacts.container import ContainerRow, PatternRow
 from waypost.artifacts.python import PythonFileRow
-from waypost.artifacts.reference import ImageNameError, parse_registry, qualify
+from waypost.artifacts.reference import ImageNameError, is_name, parse_registry, qualify
 from waypost.artifacts.telemetry import TelemetryRow
 from waypost.routing.expression import TemplateError
 from waypost.routing.manifest import (
@@ -26,11 +28,13 @@ from waypost.routing.manifest import (
     Rule,
     TelemetryV1,
     parse,
+    readable,
     rule_lines,
 )
 from waypost.routing.outgoing import Outgoing
 from waypost.routing.pattern import Pattern, PatternError
-from waypost.routing.template import Template
+from waypost.routing.template import names_of
+from waypost.settings import HOST
 
 
 class Imported(Struct, frozen=True):
@@ -45,13 +49,20 @@ def read_manifest(path: Path) -> Iterator[Imported]:
     errors: list[ManifestError] = []
     rows: list[Imported] = []
     lines: dict[int, int] = {}
-    data = path.read_bytes()
-    for index, rule in enumerate(parse(data)):
+    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # RFC 8259 section 8.1: may be ignored
+    rules: Iterable[tuple[int, Rule]]
+    try:
+        rules = enumerate(parse(data))
+    except ExceptionGroup as group:
+        errors.extend(error for error in group.exceptions if isinstance(error, ManifestError))
+        rules = readable(data)
+    for index, rule in rules:
         try:
-            rows.append(Imported(rule.domain.lower().rstrip("."), _ROWS[type(rule)](rule)))
+            rows.append(Imported(_host(rule.domain), _ROWS[type(rule)](rule)))
         except (TemplateError, file_regex.RegexError, ImageNameError, PatternError, _RuleError) as error:
             lines = lines or rule_lines(data)
-            errors.append(ManifestError(f"rules[{index}]", str(error), lines.get(index, 0)))
+            where = f"rules[{index}]" + (f".{error.field}" if isinstance(error, _RuleError) else "")
+            errors.append(ManifestError(where, str(error), lines.get(index, 0)))
     if errors:
         raise ExceptionGroup(str(path), errors)
     yield from rows
@@ -60,12 +71,27 @@ def read_manifest(path: Path) -> Iterator[Imported]:
 class _RuleError(Exception):
     """A value that none of our own parsers looks at."""
 
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@lru_cache(maxsize=1024)  # rules of one host mostly stand together
+def _host(domain: str) -> str:
+    """Manifests may write a host in any case, and with the dot of the DNS root."""
+    host = domain.lower().rstrip(".")
+    if not HOST.match(host):
+        raise _RuleError("domain", f"{domain!r} is no host name")
+    return host
+
 
 def _name(rule: Any) -> str:
     return str(rule.package_name or rule.package_id)
 
 
 def _docker_v1(rule: DockerV1) -> Struct:
+    if not is_name(rule.repository_name):
+        raise ImageNameError(f"{rule.repository_name!r} is not an image name.")
     image = qualify(parse_registry(rule.registry), rule.repository_name)
     return ContainerRow(rule.repository_name, image.registry, image.repository, _name(rule), rule.owner or None)
 
@@ -76,9 +102,9 @@ def _docker_v2(rule: DockerV2) -> Struct:
 
 
 def _file_v1(rule: FileV1) -> Struct:
-    template = Template.parse(rule.incoming_path)
+    names = names_of(rule.incoming_path)
     if rule.outgoing_url is not None:
-        Outgoing.parse(rule.outgoing_url, template.names)
+        Outgoing.parse(rule.outgoing_url, names)
     return file.FileRoute(rule.incoming_path, rule.outgoing_url, _name(rule), rule.owner or None)
 
 
@@ -96,7 +122,7 @@ def _python_v1(rule: PythonV1) -> Struct:
         or not rule.backend_url.isascii()
         or " " in rule.backend_url
     ):
-        raise _RuleError(f"backend-url {rule.backend_url!r} is no http(s) URL")
+        raise _RuleError("backend-url", f"{rule.backend_url!r} is no http(s) URL")
     return PythonFileRow(
         rule.package_name,
         rule.file_name,
@@ -111,6 +137,8 @@ def _python_v1(rule: PythonV1) -> Struct:
 
 
 def _telemetry_v1(rule: TelemetryV1) -> Struct:
+    if not rule.incoming_path.startswith("/"):
+        raise _RuleError("incoming-path", f"{rule.incoming_path!r} does not begin with '/'")
     return TelemetryRow(rule.incoming_path, _name(rule), rule.owner or None, rule.access_tokens)
 
 

@@ -41,21 +41,25 @@ def question(
     )
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def _moment(since: str, now: datetime) -> datetime:
+    """Never before 1970: nothing was recorded then."""
     if since == "all":
-        return datetime(1970, 1, 1, tzinfo=UTC)
-    if span := re.fullmatch(r"(\d{1,6})([mhdw])", since):
+        return _EPOCH
+    if span := re.fullmatch(r"(\d{1,6})([mhdw])", since, re.ASCII):
         try:
-            return now - timedelta(**{_UNITS[span[2]]: int(span[1])})
+            return max(_EPOCH, now - timedelta(**{_UNITS[span[2]]: int(span[1])}))
         except OverflowError:
-            return datetime(1970, 1, 1, tzinfo=UTC)
+            return _EPOCH
     try:
         moment = datetime.fromisoformat(since)
     except ValueError:
         raise ValueError(
             f"--since: found {since!r}; expected 30d, 12h, 45m, 8w, a date such as 2026-11-01, or all"
         ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(_EPOCH, moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def render(stats: Stats, asked: Question, form: str) -> str:

@@ -11,8 +11,9 @@ read back, the state just before it is rebuilt, and everything from there on is 
 from __future__ import annotations
 
 import contextlib
+import gc
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
 
@@ -26,7 +27,10 @@ from waypost.events.event import Event, decode_event, now_us
 from waypost.events.spool import Frames, Segment, mend, read_frames, segments
 from waypost.stores.store import Change, Row, Store, Stored, StoreError, Verdict
 
-BATCH = 50_000
+# What one step may take: more events than DuckDB has in a row group, so that a backlog goes past its log into the file.
+BATCH = 160_000
+# And hardly more than this of the spool, the last event apart: a step at this bound made a process of 0.9 GB.
+BATCH_BYTES = 64 << 20
 # Workers flush within a tick; after this long their facts of one moment are all in the spool.
 HOLD_BACK_US = 200_000
 # A clock was set back: facts seem to come from the future, and waiting for it would stop the line.
@@ -45,27 +49,36 @@ class Settings(Struct, frozen=True):
 
 
 _time_of: Callable[[Event], int] = attrgetter("time")
-
-
-def key_of(fact: Event) -> Key:
-    return (fact.time, fact.id)
+_origin_was: Callable[[Event], bytes | None] = attrgetter("origin_was")
+key_of: Callable[[Event], Key] = attrgetter("time", "id")
 
 
 class Chunk(Struct):
-    """Facts that were read of one segment and are not committed; `ends` are the offsets behind their frames."""
+    """Facts that were read of one segment and are not committed; `ends` are the offsets behind their frames.
+
+    start   offset before the first of them
+    newest  their greatest time
+    """
 
     segment: str
     facts: list[Event]
     ends: list[int]
+    start: int
+    newest: int
 
     def ready(self, until_us: int, held: range) -> int:
         """How many facts at the beginning are not after a moment, nor in the span that is held back."""
-        if max(map(_time_of, self.facts)) <= min(until_us, held.start - 1):
+        if self.newest <= until_us and self.newest < held.start:
             return len(self.facts)
         for number, fact in enumerate(self.facts):
             if fact.time > until_us or fact.time in held:
                 return number
         return len(self.facts)
+
+    def after(self, taken: int) -> Chunk:
+        """What is left when so many were taken, but not all."""
+        start = self.ends[taken - 1] if taken else self.start
+        return Chunk(self.segment, self.facts[taken:], self.ends[taken:], start, max(map(_time_of, self.facts[taken:])))
 
 
 class Lane:
@@ -81,8 +94,24 @@ class Lane:
     def __len__(self) -> int:
         return sum(len(chunk.facts) for chunk in self.chunks)
 
+    def size(self) -> int:
+        """Bytes that they take in the spool."""
+        return sum(chunk.ends[-1] - chunk.start for chunk in self.chunks)
+
     def newest_us(self) -> int:
-        return max(max(map(_time_of, chunk.facts)) for chunk in self.chunks)
+        return max(chunk.newest for chunk in self.chunks)
+
+
+@contextlib.contextmanager
+def _no_cycles_sought() -> Iterator[None]:
+    """A step makes hundreds of thousands of objects, none in a cycle: looking for cycles took a quarter of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Collector:
@@ -102,6 +131,7 @@ class Collector:
         *,
         clock: Callable[[], int] = now_us,
         batch: int = BATCH,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
         self.stored = 0
         self.unreadable = 0
@@ -111,6 +141,7 @@ class Collector:
         self._store = store
         self._clock = clock
         self._batch = batch
+        self._batch_bytes = batch_bytes
         self._merge_us = int(settings.merge_seconds * 1_000_000)
         self._horizon_us = horizon_us(self._merge_us)
         self._client_of = Clients(table()).of
@@ -124,7 +155,8 @@ class Collector:
         try:
             if not self._fresh:
                 self._begin()
-            return self._step()
+            with _no_cycles_sought():
+                return self._step()
         except BaseException:
             # What we hold in memory may be ahead of the store: read all of it anew.
             self._fresh = False
@@ -141,6 +173,7 @@ class Collector:
         # A source that we do not hold is new to us only from here on; before, the store must be asked.
         self._floor = 0 if newest is None else newest + self._horizon_us + 1
         self._watermark = self._swept = 0
+        self._latest: Key = (0, b"")
         self._fresh = True
 
     def _exists(self, name: str) -> bool:
@@ -152,9 +185,9 @@ class Collector:
         by_worker: dict[str, list[Segment]] = {}
         for segment in found:
             by_worker.setdefault(segment.worker, []).append(segment)
-        limit = max(1, self._batch // max(1, len(by_worker)))
         for worker, own in by_worker.items():
-            self._read(self._lanes.setdefault(worker, Lane()), own, limit)
+            limits = self._batch // len(by_worker), self._batch_bytes // len(by_worker)
+            self._read(self._lanes.setdefault(worker, Lane()), own, *limits)
         facts, positions = self._take()
         rows, changes = self._judge(facts) if facts else ([], [])
         if rows or changes or positions or self._forget:
@@ -170,23 +203,23 @@ class Collector:
 
     # Reading
 
-    def _read(self, lane: Lane, own: list[Segment], limit: int) -> None:
-        """Fill a lane up to a limit."""
+    def _read(self, lane: Lane, own: list[Segment], limit: int, limit_bytes: int) -> None:
+        """Fill a lane up to a limit; an empty one gets an event at least."""
         lane.behind = False
         for segment in own:
             if segment.name in self._done:
                 continue
-            room = limit - len(lane)
-            if room <= 0:
+            room, room_bytes = limit - len(lane), limit_bytes - lane.size()
+            if lane.chunks and (room <= 0 or room_bytes <= 0):
                 lane.behind = True
                 return
             start = lane.reached.get(segment.name, self._positions.get(segment.name, 0))
-            frames = self._frames(segment, start, room)
+            frames = self._frames(segment, start, max(room, 1), max(room_bytes, 1))
             if frames is None:
                 continue
             facts, ends = self._decoded(frames, segment)
             if facts:
-                lane.chunks.append(Chunk(segment.name, facts, ends))
+                lane.chunks.append(Chunk(segment.name, facts, ends, start, max(map(_time_of, facts))))
             lane.reached[segment.name] = frames.end
             if frames.state == "more":
                 lane.behind = True
@@ -194,19 +227,19 @@ class Collector:
             if segment.sealed and (frames.state == "whole" or self._mend(segment)):
                 self._done.add(segment.name)
 
-    def _frames(self, segment: Segment, start: int, room: int) -> Frames | None:
+    def _frames(self, segment: Segment, start: int, room: int, room_bytes: int) -> Frames | None:
         try:
-            return read_frames(segment.path, start, room)
+            return read_frames(segment.path, start, room, room_bytes)
         except FileNotFoundError:
             return None  # sealed a moment ago: found under its new name by the next step
 
     def _decoded(self, frames: Frames, segment: Segment) -> tuple[list[Event], list[int]]:
         try:
-            return [decode_event(event) for event, _ in frames.events], [end for _, end in frames.events]
+            return list(map(decode_event, frames.events)), frames.ends
         except msgspec.MsgspecError:
             pass
         facts, ends = [], []
-        for event, end in frames.events:
+        for event, end in zip(frames.events, frames.ends, strict=True):
             try:
                 facts.append(decode_event(event))
                 ends.append(end)
@@ -243,7 +276,7 @@ class Collector:
                     facts += chunk.facts[:ready]
                     positions[chunk.segment] = chunk.ends[ready - 1]
                 if ready < len(chunk.facts):
-                    del chunk.facts[:ready], chunk.ends[:ready]
+                    lane.chunks[0] = chunk.after(ready)
                     break
                 del lane.chunks[0]
         # With nothing ready, all that was read is young: there is no hurry.
@@ -268,58 +301,53 @@ class Collector:
 
     def _judge(self, facts: list[Event]) -> tuple[list[Row], list[Change]]:
         self._adopt(facts)
-        timelines = self._reload(facts)
         touched: dict[bytes, Pull] = {}
-        verdicts: list[Verdict] = []
-        again: dict[bytes, _Again] = {}
-        for known, (since, rows) in timelines.items():
-            again[known] = _Again(self._merge_us, since, rows)
-            self._sources[known] = again[known].source
-        sources, merge_us = self._sources, self._merge_us
+        again = {origin: _Again(self._merge_us, *found) for origin, found in self._reload(facts).items()}
+        sources, merge_us, client_of = self._sources, self._merge_us, self._client_of
+        sources |= {origin: one.source for origin, one in again.items()}
+        rows = []
         for fact in facts:
             origin = fact.origin_id
-            if origin is None:
-                verdicts.append(Source(merge_us).judge(fact)[0])
-                continue
-            if origin in again:
+            if again and origin in again:
                 again[origin].catch_up(key_of(fact))
-            source = sources.get(origin)
+            source = sources.get(origin) if origin is not None else None
             if source is None:
-                source = sources[origin] = Source(merge_us)
+                source = Source(merge_us)
+                if origin is not None:
+                    sources[origin] = source
             verdict, pull = source.judge(fact)
             if pull is not None:
                 touched[pull.id] = pull
-            verdicts.append(verdict)
+            rows.append(Row(fact, verdict, *client_of(fact.user_agent)))
+        self._latest = max(self._latest, key_of(facts[-1]))
+        self._watermark = max(self._watermark, min(facts[-1].time, self._clock()))
+        return rows, self._changes(facts, again.values(), touched)
+
+    def _changes(self, facts: list[Event], again: Collection[_Again], touched: dict[bytes, Pull]) -> list[Change]:
+        """What is another verdict now, of rows that were stored before."""
         changes: dict[bytes, Change] = {}
-        for one in again.values():
+        for one in again:
             changes.update(one.finish())
         new = {fact.id for fact in facts} if touched else set()
-        reloaded = {row.fact.id for one in again.values() for row in one.rows}
+        reloaded = {row.fact.id for one in again for row in one.rows}
         for pull in touched.values():
             if pull.id not in new and pull.id not in reloaded:
                 changes[pull.id] = Change(pull.id, pull.time, pull.verdict)
-        out = []
-        for fact, verdict in zip(facts, verdicts, strict=True):
-            client = self._client_of(fact.user_agent)
-            out.append(Row(fact, verdict, client.name, client.version, client.class_))
-        self._watermark = max(self._watermark, min(facts[-1].time, self._clock()))
-        return out, list(changes.values())
+        return list(changes.values())
 
     def _reload(self, facts: list[Event]) -> dict[bytes, tuple[Key, list[Stored]]]:
         """Read back the sources whose state we lack or are ahead of: origin → (its first new fact, its rows)."""
+        if facts[0].time >= self._floor and key_of(facts[0]) > self._latest:
+            return {}  # all of it is news: nearly always
         firsts: dict[bytes, Key] = {}
-        sources, floor = self._sources, self._floor
-        for fact in facts:
-            origin = fact.origin_id
-            if origin is None or origin in firsts:
-                continue
-            source = sources.get(origin)
-            key = (fact.time, fact.id)
-            if source is None:
-                if fact.time < floor:
-                    firsts[origin] = key
-            elif key < source.last:
-                firsts[origin] = key
+        first_of = {fact.origin_id: fact for fact in reversed(facts)}
+        first_of.pop(None, None)
+        for origin, fact in first_of.items():
+            assert origin is not None
+            source = self._sources.get(origin)
+            # A source that we do not hold may have been forgotten only if it is older than the floor.
+            if fact.time < self._floor if source is None else key_of(fact) < source.last:
+                firsts[origin] = key_of(fact)
         if not firsts:
             return {}
         rows = self._store.timeline({origin: key[0] - self._horizon_us for origin, key in firsts.items()})
@@ -331,16 +359,13 @@ class Collector:
         Whoever is held in memory under either name stays so; otherwise the store says whether the old name was
         seen. The two names are never stored side by side.
         """
+        if not any(map(_origin_was, facts)):
+            return
         asked: dict[bytes, int] = {}
-        carried = False
         for fact in facts:
             was = fact.origin_was
-            if was is not None:
-                carried = True
-                if was not in self._sources and fact.origin_id not in self._sources:
-                    asked.setdefault(was, fact.time - ADOPT_US)
-        if not carried:
-            return
+            if was is not None and was not in self._sources and fact.origin_id not in self._sources:
+                asked.setdefault(was, fact.time - ADOPT_US)
         seen = {origin: rows[-1].fact.time for origin, rows in self._store.timeline(asked).items()}
         for fact in facts:
             was = fact.origin_was

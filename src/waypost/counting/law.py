@@ -45,6 +45,9 @@ COMPANIONS = (
     ".spdx.json",
 )
 
+# Most paths end in none of these: one look says so, before all of COMPANIONS are tried.
+_LAST = frozenset(suffix.rpartition(".")[2] for suffix in COMPANIONS)
+
 # C9: what a manifest fetch may bring for it to be a pull. Everything else accompanies an image.
 PULLED = frozenset({None, "artifact", "chart", "image", "index"})
 
@@ -65,7 +68,8 @@ def horizon_us(merge_us: int) -> int:
 
 def left_out(fact: Event) -> str | None:
     """The rule that leaves a fact out whatever else the source did; None if the rest of the law must say."""
-    if not 200 <= fact.status < 300 and fact.status not in _REDIRECTS:
+    status = fact.status
+    if status not in _REDIRECTS and not 200 <= status < 300:
         return "C1"
     kind = fact.kind
     if fact.method != "GET" and not (kind == "telemetry" and fact.method == "POST"):
@@ -74,9 +78,13 @@ def left_out(fact: Event) -> str | None:
         return _NEVER[kind]
     if kind == "manifest-fetch" and fact.artifact not in PULLED:
         return "C9"
-    if kind == "binary-download" and fact.path.lower().endswith(COMPANIONS):
+    if kind == "binary-download" and _accompanies(fact.path):
         return "C3"
     return "C4" if fact.partial else None
+
+
+def _accompanies(path: str) -> bool:
+    return path.rpartition(".")[2].lower() in _LAST and path.lower().endswith(COMPANIONS)
 
 
 class Source:

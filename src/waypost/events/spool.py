@@ -26,6 +26,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ _CHUNK = 1 << 20
 _NAME = re.compile(r"(?P<moment>[0-9a-f]{32})-(?P<worker>[A-Za-z0-9_]+)\.(?P<state>open|sealed)")
 
 
+@lru_cache(4096)
 def _marked(length: int) -> int:
     """The length with its check in the high byte: no single changed bit goes unseen."""
     return length | ((length + (length >> 8) + (length >> 16) + 0x57) & 0xFF) << 24
@@ -250,50 +252,55 @@ def segments(folder: Path) -> list[Segment]:
 class Frames(NamedTuple):
     """What was read of a segment.
 
-    events   (event, offset behind its frame), in the order of writing
+    events   in the order of writing
+    ends     for each of them the offset behind its frame
     end      offset behind the last whole frame
     state    "more": there may be more to read now; "whole": nothing follows;
              "torn": a frame is incomplete; "damaged": what follows is not a frame
     """
 
-    events: list[tuple[bytes, int]]
+    events: list[bytes]
+    ends: list[int]
     end: int
     state: str
 
 
-def read_frames(path: Path, offset: int = 0, limit: int = 1 << 62) -> Frames:
-    """Read at most `limit` events from an offset that is the end of a frame. Raises OSError.
+def read_frames(path: Path, offset: int = 0, limit: int = 1 << 62, limit_bytes: int = 1 << 62) -> Frames:
+    """Read from an offset that is the end of a frame, until a limit is reached or passed. Raises OSError.
 
     In an open segment, "torn" means wait. So does "damaged": a writer may just be cutting a failed write back.
     """
-    events: list[tuple[bytes, int]] = []
+    events: list[bytes] = []
+    ends: list[int] = []
+    until = offset + limit_bytes
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = b""
         start = 0  # of the unread part of data
-        while len(events) < limit:
+        while len(events) < limit and offset < until:
             left = len(data) - start
             need = HEADER_BYTES
             if left >= HEADER_BYTES:
                 marked, checksum = _HEADER.unpack_from(data, start)
                 length = marked & MAX_EVENT_BYTES
                 if not length or _marked(length) != marked:
-                    return Frames(events, offset, "damaged")
+                    return Frames(events, ends, offset, "damaged")
                 need += length
                 if left >= need:
                     event = data[start + HEADER_BYTES : start + need]
                     if zlib.crc32(event) != checksum:
-                        return Frames(events, offset, "damaged")
+                        return Frames(events, ends, offset, "damaged")
                     start += need
                     offset += need
-                    events.append((event, offset))
+                    events.append(event)
+                    ends.append(offset)
                     continue
             more = os.pread(fd, max(_CHUNK, need - left), offset + left)
             if not more:
-                return Frames(events, offset, "torn" if left else "whole")
+                return Frames(events, ends, offset, "torn" if left else "whole")
             data = data[start:] + more
             start = 0
-        return Frames(events, offset, "more")
+        return Frames(events, ends, offset, "more")
     finally:
         os.close(fd)
 
@@ -340,7 +347,7 @@ def mend(path: Path) -> Recovered:
     """
     offset, state = 0, "more"
     while state == "more":
-        _, offset, state = read_frames(path, offset, 10_000)
+        *_, offset, state = read_frames(path, offset, 10_000, _CHUNK)
     if state == "whole":
         return Recovered()
     with path.open("r+b") as file:

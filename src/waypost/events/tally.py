@@ -21,6 +21,8 @@ COUNTERS = {
     "events_dropped": "Events lost because the spool was full or the disk refused them.",
     "fetches": "Requests sent to upstreams.",
     "fetch_failures": "Requests to upstreams that failed or timed out.",
+    "manifest_hits": "Manifests answered from what was kept.",
+    "manifest_stale": "Those of them that no upstream could confirm.",
     "reloads": "Snapshots taken into use.",
 }
 _STATE = ("at_ms", "connections", "hosts")

@@ -46,8 +46,6 @@ CLOSING = 5  # the last answer is on its way; what still comes in is thrown away
 
 # How many bytes one connection may have ready before it must wait for a flush.
 _READY = 256 * 1024
-# The same for a body that is streamed: its pieces are large, and thousands of streams may wait for slow clients.
-_STREAM_READY = 64 * 1024
 # How many bytes we keep of what a client sends while its last request is being answered.
 _AHEAD = 64 * 1024
 # How many bytes we throw away after a refusal before we lose patience.
@@ -463,7 +461,7 @@ class Http1(asyncio.Protocol):
             self._put(b"\r\n")
         else:
             self._put(piece)
-        if self._out_size > _STREAM_READY or not self._is_writable:
+        if self._out_size > _READY or not self._is_writable:
             self._room = self._server.loop.create_future()
             await self._room
 

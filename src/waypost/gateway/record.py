@@ -44,7 +44,7 @@ class Recorder:
         address = self.trusted.client(peer, forwarded) if self.trusted else peer
         time = now_us()
         who = self.identity.of(address, user_agent, time)
-        partial = requested_range is not None and not starts_at_zero(requested_range)
+        partial = is_partial(requested_range)
         for fact in facts:
             # The fields of an Event in their order: a tuple is made in half the time.
             event = encode_event(
@@ -74,6 +74,11 @@ class Recorder:
             )
             self._spool.append(event)
             self.recorded += 1
+
+
+def is_partial(requested_range: str | None) -> bool:
+    """C4: whether a request is for a part that does not begin with the file."""
+    return requested_range is not None and not starts_at_zero(requested_range)
 
 
 def starts_at_zero(requested: str) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from waypost.artifacts.snapshot import Snapshot, SnapshotError, decode_host, sites_of
 from waypost.routing.site import Site
 
-# Hosts that are kept compiled. Beyond it the one that was compiled first goes, and is compiled again when asked.
-MAX_COMPILED = 100_000
+# Hosts are kept compiled while their encoded rows come to this many bytes; compiled, rows take about fifteen times as
+# much. Beyond it the host that was compiled first goes, and is compiled again when asked.
+MAX_COMPILED = 32 * 1024 * 1024
 # Names that no snapshot knows are remembered too, so that a flood of them costs a dictionary look-up each.
 MAX_UNKNOWN = 10_000
 
@@ -41,11 +43,13 @@ class SnapshotFile:
 class CompiledHosts:
     """host → its sites. A host whose rows did not change keeps its compiled sites across snapshots."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, after_compiling: Callable[[], None] | None = None) -> None:
         self._snapshot = snapshot
+        self._after_compiling = after_compiling
         self._compiled: dict[str, tuple[bytes, tuple[Site, ...]]] = {}
         self._before: dict[str, tuple[bytes, tuple[Site, ...]]] = {}
         self._unknown: set[str] = set()
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._snapshot)
@@ -63,17 +67,28 @@ class CompiledHosts:
             self._unknown.add(host)
             return None
         before = self._before.pop(host, None)
-        if len(self._compiled) >= MAX_COMPILED:
-            del self._compiled[next(iter(self._compiled))]
-        sites = before[1] if before is not None and before[0] == blob else sites_of(decode_host(blob))
+        if before is not None and before[0] == blob:
+            sites = before[1]
+        else:
+            sites = sites_of(decode_host(blob))
+            if self._after_compiling is not None:
+                self._after_compiling()
         self._compiled[host] = (blob, sites)
+        self._bytes += len(blob)
+        while self._bytes > MAX_COMPILED and len(self._compiled) > 1:
+            self._bytes -= len(self._compiled.pop(next(iter(self._compiled)))[0])
         return sites
 
     def swap(self, snapshot: Snapshot) -> None:
         """Serves from another snapshot from now on."""
         old, self._snapshot = self._snapshot, snapshot
+        # Those of hosts that are gone, or that nobody asks for any more, go with time.
         self._before = {**self._before, **self._compiled}
         self._compiled = {}
+        excess = sum(len(blob) for blob, _ in self._before.values()) - MAX_COMPILED
+        while excess > 0:
+            excess -= len(self._before.pop(next(iter(self._before)))[0])
+        self._bytes = 0
         self._unknown = set()
         with contextlib.suppress(BufferError):
             old.close()

@@ -10,7 +10,8 @@ what both fix is a key, and only templates with equal keys are compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from waypost.routing.template import Piece, Template
@@ -35,6 +36,56 @@ def clashes(templates: Sequence[Template], most: int = 100) -> list[tuple[int, i
                 if len(found) == most:
                     return found
     return found
+
+
+# Templates in which every character outside of braces stands for itself, however a path is spelled.
+_PLAIN = re.compile(r"(?:[A-Za-z0-9._~/-]|\{[A-Za-z0-9_+]+\})*")
+
+
+def neighbours(texts: Sequence[str]) -> list[list[int]]:
+    """Groups of indices of templates that may meet, each of two at least; told from their text, without parsing.
+
+    Most of a million templates differ in a literal segment, or in what a segment begins with. So they are
+    sorted apart segment by segment, for as long as that helps.
+    """
+    if not all(map(_PLAIN.fullmatch, texts)):
+        return [list(range(len(texts)))] if len(texts) > 1 else []
+    segments = [text.split("/") for text in texts]
+    found: list[list[int]] = []
+    pending = [(list(range(len(texts))), 1)]
+    while pending:
+        group, depth = pending.pop()
+        if len(group) < 2:
+            continue
+        if all(depth >= len(segments[index]) for index in group):
+            found.append(sorted(group))
+            continue
+        pending.extend((near, depth + 1) for near in _beginning_alike(group, segments, depth))
+    return sorted(found)
+
+
+def _beginning_alike(group: list[int], segments: list[list[str]], depth: int) -> Iterable[list[int]]:
+    """The group, parted where the segments at `depth` cannot begin alike."""
+    by_start: dict[str, list[int]] = {}
+    for index in group:
+        own = segments[index]
+        start = own[depth] if depth < len(own) else ""
+        if "{" in start:
+            if "{+" in start:
+                del own[depth + 1 :]  # what comes after may be in any segment
+            start = start[: start.index("{")]
+        elif depth < len(own):
+            start += "/"  # it ends here
+        by_start.setdefault(start, []).append(index)
+    head: str | None = None
+    parted: list[list[int]] = []
+    for start in sorted(by_start):
+        if head is not None and start.startswith(head):
+            parted[-1].extend(by_start[start])
+        else:
+            head = start
+            parted.append(by_start[start])
+    return parted
 
 
 def meet(one: Template, other: Template) -> bool:
@@ -117,7 +168,7 @@ def _key(template: Template, shape: _Shape, other: _Shape) -> tuple[str, ...]:
         size = min(shape[4], other[4])
         key.append(template.suffix[len(template.suffix) - size :])
     if shape[0] is None and other[0] is None and len(shape[1]) == len(other[1]):
-        assert template.stretch is not None  # noqa: S101  the shape says so
+        assert template.stretch is not None
         key.append(template.stretch.literals[0][: min(shape[3], other[3])])
     return tuple(key)
 

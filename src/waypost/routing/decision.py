@@ -65,6 +65,21 @@ class Refuse(Struct, frozen=True):
     headers: Headers = ()
 
 
+class Keep(Struct, frozen=True):
+    """That an answer may be kept: it is a public manifest.
+
+    asked       the question as clients put it; who asks the same at the same time shares an answer
+    repository  "ghcr.io/acme/x", of the first upstream: what is kept for one repository is not given out for another
+    reference   a tag, or a digest
+    accept      the media types that were asked for, on one line
+    """
+
+    asked: str
+    repository: str
+    reference: str
+    accept: str = ""
+
+
 class Fetch(Struct, frozen=True, kw_only=True):
     """Ask an upstream, then decide again with what it answered.
 
@@ -75,6 +90,9 @@ class Fetch(Struct, frozen=True, kw_only=True):
     then     pure: (status, headers with lower-case names, body or b"") → a final decision, or another Fetch when
              the upstream redirects to where only we should go. The gateway bounds how often.
              It is given only what arrived; the gateway turns failures to reach the upstream into 502/504.
+    others   the same question to other upstreams, in order, for when this one is down
+    alike    content-addressed: whoever has it has the same, so that one that lacks it is passed over, too
+    keep     whether and how the answer may be kept; None: never
     """
 
     url: str
@@ -83,6 +101,9 @@ class Fetch(Struct, frozen=True, kw_only=True):
     headers: Headers = ()
     scope: str | None = None
     buffer: int = 0
+    others: tuple[Fetch, ...] = ()
+    alike: bool = False
+    keep: Keep | None = None
 
 
 class UpstreamHead(Struct, frozen=True):

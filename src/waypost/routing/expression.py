@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import quote_from_bytes
 
@@ -115,15 +116,24 @@ def _expression(text: str, start: int, end: int) -> Expression:
     operator = inner[:1] if inner[:1] in OPERATORS else ""
     if inner[:1] in ("=", ",", "!", "@", "|"):
         raise TemplateError(text, start + 1, f"RFC 6570 keeps the operator {inner[0]!r} for later.")
+    names = inner[len(operator) :]
+    variables = _variables(names)
+    if isinstance(variables, str):
+        position = start + 1 + len(operator) + f",{names},".index(f",{variables},")
+        raise TemplateError(text, position, f"{variables!r} is no name of a variable.")
+    return Expression(operator, variables, start)
+
+
+@lru_cache(maxsize=1024)
+def _variables(names: str) -> tuple[Variable, ...] | str:
+    """What stands in an expression; or the first of it that is no variable. A million templates use few names."""
     variables = []
-    position = start + 1 + len(operator)
-    for item in inner[len(operator) :].split(","):
+    for item in names.split(","):
         match = _VARIABLE.fullmatch(item)
         if match is None:
-            raise TemplateError(text, position, f"{item!r} is no name of a variable.")
+            return item
         variables.append(Variable(match[1], int(match[2] or 0), match[3] is not None))
-        position += len(item) + 1
-    return Expression(operator, tuple(variables), start)
+    return tuple(variables)
 
 
 def encode(data: bytes, reserved: bool = False) -> str:

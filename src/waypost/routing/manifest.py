@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Union
 
 import msgspec
@@ -116,7 +118,7 @@ def _complaints(data: bytes) -> list[ManifestError]:
     try:
         parts = _parts.decode(data).rules
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return [ManifestError("", f'{error}; expected a JSON object {{"rules": [...]}}')]
+        return [_no_manifest(data, error)]
     errors = []
     lines = rule_lines(data)
     for index, part in enumerate(parts):
@@ -124,16 +126,39 @@ def _complaints(data: bytes) -> list[ManifestError]:
             _rule.decode(part)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             message, _, where = str(error).partition(" - at `$")
-            errors.append(ManifestError(f"rules[{index}]{where.rstrip('`')}", message, lines.get(index, 0)))
+            where = where.rstrip("`")
+            if where == ".type":
+                message += f"; expected one of {', '.join(str(rule.__struct_config__.tag) for rule in TYPES)}"
+            errors.append(ManifestError(f"rules[{index}]{where}", message, lines.get(index, 0)))
     return errors
 
 
+def readable(data: bytes) -> Iterator[tuple[int, Rule]]:
+    """Index and rule of those of a faulty manifest that can be read, so that their own mistakes are told as well."""
+    try:
+        parts = _parts.decode(data).rules
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return
+    for index, part in enumerate(parts):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            yield index, _rule.decode(part)
+
+
+def _no_manifest(data: bytes, error: Exception) -> ManifestError:
+    try:
+        json.loads(data)
+    except json.JSONDecodeError as said:
+        return ManifestError("", f"not JSON: {said.msg} at column {said.colno}", said.lineno)
+    except (ValueError, RecursionError):
+        pass
+    return ManifestError("", f'{error}; expected a JSON object {{"rules": [...]}}')
+
+
 _RULES = re.compile(r'"rules"\s*:\s*\[')
-_BETWEEN = re.compile(r"[\s,]*")
 
 
 def rule_lines(data: bytes) -> dict[int, int]:
-    """Index of a rule → the line, from 1, in which it begins; for error messages, so what it cannot tell it leaves out."""
+    """Index of a rule → the line, from 1, in which it begins. For messages only: what it cannot tell is left out."""
     text = data.decode("utf-8", "replace")
     start = _RULES.search(text)
     lines: dict[int, int] = {}
@@ -141,7 +166,8 @@ def rule_lines(data: bytes) -> dict[int, int]:
     position = start.end() if start else len(text)
     line, counted = 1, 0
     while True:
-        position = _BETWEEN.match(text, position).end()  # type: ignore[union-attr]  it matches nothing, too
+        while position < len(text) and text[position] in " \t\r\n,":
+            position += 1
         line, counted = line + text.count("\n", counted, position), position
         try:
             _, position = decoder.raw_decode(text, position)

@@ -40,6 +40,8 @@ _AUTHORITY = re.compile(
 # ";" starts parameters for others. `/..;x/`, `/..%2F` and `/%2e%2e` all climb somewhere.
 _DOT_SEGMENT = re.compile(r"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?=[/\\;]|%2f|%5c|%3b|$)", re.IGNORECASE)
 
+_MARKS = re.compile(r"(?=[?#])")
+
 PATH, QUERY, FRAGMENT = range(3)
 # What a value may hold unencoded where it is kept as it came, by position.
 _KEPT = (
@@ -179,7 +181,7 @@ def _steps(parts: tuple[Part, ...]) -> tuple[list[_Step], list[_Step], list[_Ste
     where = PATH
     for part in parts:
         if isinstance(part, Literal):
-            for piece in re.split(r"(?=[?#])", part.text):
+            for piece in _MARKS.split(part.text):
                 # A "?" within a query, and anything within a fragment, is plain text.
                 if piece.startswith("#"):
                     where = FRAGMENT
@@ -220,7 +222,10 @@ def _filled(steps: tuple[_Step, ...], values: Mapping[str, str], where: int) -> 
             pieces.append(step)
         elif type(step) is tuple:
             name, kept = step
-            pieces.append(recode(values[name]) if kept is None else keep(values[name], kept))
+            raw = values[name]
+            if raw.encode("utf-8", "surrogatepass").translate(None, UNRESERVED if kept is None else kept):
+                raw = recode(raw) if kept is None else keep(raw, kept)
+            pieces.append(raw)
         else:
             pieces.append(_expanded(step, values, where))  # type: ignore[arg-type]
     return "".join(pieces)

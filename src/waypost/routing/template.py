@@ -19,6 +19,7 @@ Everything is compared as it came: `%7E` and `~` differ. Nothing is decoded here
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
@@ -70,6 +71,38 @@ class Piece:
         return self.literals == ("", "")
 
 
+# Nearly all templates are a path of unescaped text, {x} and {+x}. A million of them are read at start, so these are
+# read in one go; whatever else there is, is read step by step, with errors that say where.
+_UNUSUAL = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:@/{}-]")
+_SLOT = re.compile(r"\{(\+?[A-Za-z0-9_]+)\}")
+
+
+def _plain(text: str) -> list[str] | None:
+    """Text and variables (`x` or `+x`) by turns; None where a template has to be read step by step."""
+    if text[:1] != "/" or _UNUSUAL.search(text):
+        return None
+    pieces = _SLOT.split(text)
+    slots = len(pieces) // 2
+    return pieces if slots == text.count("{") == text.count("}") and slots <= MOST_VARIABLES else None
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """The names that an incoming template binds: all that it takes to check one. Raises TemplateError."""
+    plain = _plain(text)
+    return Template.parse(text).names if plain is None else tuple([name.lstrip("+") for name in plain[1::2]])
+
+
+def _item(piece: str, is_slot: bool) -> Item:
+    if not is_slot:
+        return piece
+    return _slot(piece[1:], True) if piece[0] == "+" else _slot(piece, False)
+
+
+@lru_cache(maxsize=1024)
+def _slot(name: str, rest: bool) -> Slot:
+    return Slot(name, rest)
+
+
 class Template:
     """An incoming template.
 
@@ -101,19 +134,23 @@ class Template:
     def __init__(self, text: str, path: list[Item], query: dict[str, list[Item]]) -> None:
         self.text = text
         segments = _segments(path)
-        rests = [index for index, items in enumerate(segments) if any(_is_rest(item) for item in items)]
-        first, last = (rests[0], rests[-1] + 1) if rests else (len(segments), len(segments))
-        self.head = tuple(_piece(items, index) for index, items in enumerate(segments[:first]))
-        self.tail = tuple(Piece(items, index - len(segments) + last) for index, items in enumerate(segments[last:]))
-        self.stretch = Piece(_joined(segments[first:last]), "") if rests else None
+        slots = [item for item in path if isinstance(item, Slot)]
+        first = last = len(segments)
+        self.stretch = None
+        if any(slot.rest for slot in slots):
+            rests = [index for index, items in enumerate(segments) if any(_is_rest(item) for item in items)]
+            first, last = rests[0], rests[-1] + 1
+            self.stretch = Piece(_joined(segments[first:last]), "")
+        self.head = tuple([_piece(items, index) for index, items in enumerate(segments[:first])])
+        self.tail = tuple([Piece(items, index - len(segments) + last) for index, items in enumerate(segments[last:])])
         self.suffix = path[-1] if isinstance(path[-1], str) else ""
-        self.query = tuple(Piece(items, f"?{name}") for name, items in query.items())
-        slots = [slot for piece in self.pieces() for slot in piece.slots]
-        self.names = tuple(dict.fromkeys(slot.name for slot in slots))
+        self.query = tuple([Piece(items, f"?{name}") for name, items in query.items()])
+        slots.extend([slot for piece in self.query for slot in piece.slots])
+        self.names = tuple(dict.fromkeys([slot.name for slot in slots]))
         self.variables = len(self.names)
-        self.literal = sum(len(item) for item in path if isinstance(item, str)) + sum(
+        self.literal = sum([len(item) for item in path if isinstance(item, str)]) + sum(
             # "?" or "&", the name, "=", and what is literal of the value
-            len(name) + 2 + sum(len(item) for item in items if isinstance(item, str))
+            len(name) + 2 + sum([len(item) for item in items if isinstance(item, str)])
             for name, items in query.items()
         )
         self._plan: _Plan | None = None
@@ -121,6 +158,9 @@ class Template:
     @classmethod
     def parse(cls, text: str) -> Template:
         """Raises TemplateError, also for what RFC 6570 allows but cannot be read backwards."""
+        plain = _plain(text)
+        if plain is not None:
+            return cls(text, [_item(piece, index % 2 == 1) for index, piece in enumerate(plain) if piece], {})
         parts = parse(text)
         if not text.startswith(("/", "{/")):
             raise TemplateError(text, 0, "A path begins with '/'.")

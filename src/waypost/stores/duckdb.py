@@ -1,7 +1,7 @@
 """The event store in one DuckDB file, owned by the collector's process.
 
-Rows arrive as newline-delimited JSON through DuckDB's own reader: hundreds of times faster than executemany, and
-without a columnar library. There is no index: rows come roughly in order of time, DuckDB skips what lies outside a
+Rows arrive as columns in memory (stores/arrow.py): hundreds of times faster than executemany, and without a
+columnar library. There is no index: rows come roughly in order of time, DuckDB skips what lies outside a
 time span, and an index would turn every changed verdict into a delete and an insert.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Any
 
 import duckdb
 
+from waypost.stores.arrow import Table
 from waypost.stores.duckdb_schema import (
     CREATE,
     EVENTS,
@@ -27,9 +27,8 @@ from waypost.stores.duckdb_schema import (
     SUMS,
     TIMELINE,
     UPDATE,
-    amendment,
-    encode_lines,
-    record,
+    incoming_changes,
+    incoming_rows,
     stored,
 )
 from waypost.stores.store import (
@@ -62,7 +61,7 @@ class DuckStore(Store):
     """The store in PATH. Raises StoreBusyError, StoreMissingError, StoreVersionError, StoreFailedError.
 
     path       DATA/events.duckdb
-    tmp        DATA/tmp, where rows stand for the length of a commit; the owner needs it
+    tmp        DATA/tmp, for what a query or a commit cannot hold in memory
     read_only  look only; works while no other process owns the file
 
     One thread commits; any thread may query.
@@ -78,8 +77,6 @@ class DuckStore(Store):
         self._seq = 0
         if not read_only:
             self._tmp.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for left in self._tmp.glob("commit-*.ndjson"):  # by an owner that was killed
-                left.unlink(missing_ok=True)
         self._seq = self.last_cursor()
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
@@ -138,16 +135,16 @@ class DuckStore(Store):
         positions: Mapping[str, int],
         forget: Sequence[str] = (),
     ) -> None:
-        files = [self._tmp / f"commit-{os.getpid()}-{what}.ndjson" for what in ("rows", "changes")]
-        first = self._seq + 1
         try:
             connection = self._alive()
+            new = incoming_rows(self._seq + 1, rows) if rows else None
+            amended = incoming_changes(changes) if changes else None
             connection.execute("BEGIN")
-            if rows:
-                files[0].write_bytes(encode_lines([record(first + n, row) for n, row in enumerate(rows)]))
-                connection.execute(INSERT, [str(files[0])])
-            if changes:
-                self._amend(connection, files[1], changes)
+            if new:
+                self._take_in(connection, new, INSERT)
+            if amended:
+                times = [change.time for change in changes]
+                self._take_in(connection, amended, UPDATE, [min(times), max(times)])
             gone = [*positions, *forget]
             if gone:
                 connection.execute("DELETE FROM positions WHERE segment IN (SELECT unnest(?))", [gone])
@@ -157,19 +154,17 @@ class DuckStore(Store):
                     [list(positions), list(positions.values())],
                 )
             connection.execute("COMMIT")
-        except (duckdb.Error, OSError) as error:
+        except duckdb.Error as error:
             self._broken = True
             raise StoreFailedError(f"cannot store events in {self._path}: {error}") from error
-        finally:
-            for file in files:
-                with contextlib.suppress(OSError):
-                    file.unlink()
         self._seq += len(rows)
 
-    def _amend(self, connection: duckdb.DuckDBPyConnection, file: Path, changes: Sequence[Change]) -> None:
-        file.write_bytes(encode_lines([amendment(change) for change in changes]))
-        times = [change.time for change in changes]
-        connection.execute(UPDATE, [str(file), min(times), max(times)])
+    def _take_in(
+        self, connection: duckdb.DuckDBPyConnection, table: Table, sql: str, values: Sequence[Any] = ()
+    ) -> None:
+        connection.register("incoming", table)
+        connection.execute(sql, list(values))
+        connection.unregister("incoming")
 
     def timeline(self, since_us: Mapping[bytes, int]) -> dict[bytes, list[Stored]]:
         found: dict[bytes, list[Stored]] = {}

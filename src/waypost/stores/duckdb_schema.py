@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from waypost.events.event import Event
+from waypost.stores.arrow import Blocks, Coded, Column, Numbers, Table
 from waypost.stores.store import BY, Change, Row, Stored, Verdict
 
 SCHEMA = 1
@@ -61,20 +62,23 @@ CREATE TABLE events ({", ".join(f'"{name}" {kind}' for name, kind in COLUMNS.ite
 """
 
 
-def _reader(columns: Mapping[str, str]) -> str:
-    """The table function that reads a file of our records. Times travel as integers."""
-    types = ", ".join(f"'{c}': '{'BIGINT' if t == 'TIMESTAMP' else t}'" for c, t in columns.items())
-    return f"read_json(?, format = 'newline_delimited', columns = {{{types}}})"
+# How a value that stands in `incoming`, as _COLUMN_OF below has it there, becomes what is stored.
+_CAST = {
+    "BOOLEAN": "CAST({} AS BOOLEAN)",
+    "JSON": "CAST({} AS JSON)",
+    "TIMESTAMP": "make_timestamp({})",
+    "UUID": "CAST({} AS UUID)",
+}
 
 
-INSERT = f"""
-INSERT INTO events SELECT {", ".join("make_timestamp(time)" if c == "time" else f'"{c}"' for c in COLUMNS)}
-FROM {_reader(COLUMNS)}
-"""
+def _stored(name: str) -> str:
+    return _CAST.get(COLUMNS[name], "{}").format(f'incoming."{name}"')
+
+
+INSERT = f"INSERT INTO events SELECT {', '.join(map(_stored, COLUMNS))} FROM incoming"
 UPDATE = f"""
-UPDATE events SET {", ".join(f"{c} = changes.{c}" for c in VERDICT)}
-FROM {_reader({c: COLUMNS[c] for c in ("id", *VERDICT)})} AS changes
-WHERE events.id = changes.id AND events.time BETWEEN make_timestamp(?) AND make_timestamp(?)
+UPDATE events SET {", ".join(f"{name} = {_stored(name)}" for name in VERDICT)}
+FROM incoming WHERE events.id = {_stored("id")} AND events.time BETWEEN make_timestamp(?) AND make_timestamp(?)
 """
 
 # What the law needs of a fact, in the order in which stored() takes it.
@@ -122,105 +126,74 @@ FROM page LEFT JOIN merges ON page.id = merges.part_of ORDER BY seq
 """
 
 
-class Record(Struct, omit_defaults=True, gc=False):
-    """A row on its way into DuckDB: `COLUMNS`, ids in hexadecimal, time in microseconds."""
+_COLUMN_OF: dict[str, Callable[[], Column]] = {
+    "BIGINT": lambda: Numbers("q"),
+    "BOOLEAN": lambda: Numbers("B"),
+    "JSON": Coded,
+    "TIMESTAMP": lambda: Numbers("q"),
+    "USMALLINT": lambda: Numbers("H"),
+    "UUID": lambda: Coded(blob=True),
+    "VARCHAR": Coded,
+}
+_NAMES = [field.name for field in msgspec.structs.fields(Event)]
+_KEPT = [name for name in _NAMES if name in COLUMNS]
+# Rows that are turned into columns at a time: few enough to stay in the processor's cache meanwhile.
+_SLICE = 1024
 
-    seq: int
-    id: str
-    time: int
-    kind: str
-    package: str
-    domain: str
-    method: str
-    path: str
-    status: int
-    partial: bool
-    owner: str | None = None
-    version: str | None = None
-    tag: str | None = None
-    digest: str | None = None
-    platform: str | None = None
-    artifact: str | None = None
-    variables: dict[str, str] | None = None
-    upstream: str | None = None
-    lists: dict[str, str] | None = None
-    user_agent: str | None = None
-    referer: str | None = None
-    origin_id: str | None = None
-    endpoint_id: str | None = None
-    country: str | None = None
-    network: str | None = None
-    client: str | None = None
-    client_version: str | None = None
-    class_: str | None = msgspec.field(name="class", default=None)
-    counted: bool | None = None
-    rule: str | None = None
-    part_of: str | None = None
-    pull_version: str | None = None
-    pull_tag: str | None = None
-    pull_platform: str | None = None
+_encode_json = msgspec.json.Encoder().encode
+_tuple: Callable[[Struct], tuple[Any, ...]] = msgspec.structs.astuple
 
 
-class Amendment(Struct, omit_defaults=True, gc=False):
-    id: str
-    counted: bool
-    rule: str | None = None
-    part_of: str | None = None
-    pull_version: str | None = None
-    pull_tag: str | None = None
-    pull_platform: str | None = None
+def incoming_rows(first: int, rows: Sequence[Row]) -> Table:
+    """What INSERT reads; the rows are numbered from `first`. Raises UnicodeEncodeError."""
+    columns = {name: _COLUMN_OF[kind]() for name, kind in COLUMNS.items()} | {"id": Blocks(16)}
+    columns["seq"].extend(range(first, first + len(rows)))
+    for start in range(0, len(rows), _SLICE):
+        for name, values in _across(rows[start : start + _SLICE]).items():
+            columns[name].extend(values)
+    return Table(columns)
 
 
-encode_lines = msgspec.json.Encoder().encode_lines
+def _across(rows: Sequence[Row]) -> dict[str, Sequence[Any]]:
+    """Columns, save seq, of some rows."""
+    facts, verdicts, clients, client_versions, classes = zip(*map(_tuple, rows), strict=True)
+    of = dict(zip(_NAMES, zip(*map(_tuple, facts), strict=True), strict=True))
+    counted, rules, wholes, versions, tags, platforms = zip(*map(_tuple, verdicts), strict=True)
+    given: dict[str, Sequence[Any]] = {name: of[name] for name in _KEPT}
+    return given | {
+        "variables": _json(of["variables"]),
+        "lists": _json(of["lists"]),
+        "client": clients,
+        "client_version": client_versions,
+        "class": classes,
+        "counted": counted,
+        "rule": rules,
+        "part_of": wholes,
+        "pull_version": _where_other(versions, of["version"]),
+        "pull_tag": _where_other(tags, of["tag"]),
+        "pull_platform": _where_other(platforms, of["platform"]),
+    }
 
 
-def _hex(value: bytes | None) -> str | None:
-    return None if value is None else value.hex()
+def _json(values: Sequence[Any]) -> list[bytes | None]:
+    return [None if value is None else _encode_json(value) for value in values]
 
 
-def record(seq: int, row: Row) -> Record:
-    f, v = row.fact, row.verdict
-    return Record(
-        seq,
-        f.id.hex(),
-        f.time,
-        f.kind,
-        f.package,
-        f.domain,
-        f.method,
-        f.path,
-        f.status,
-        f.partial,
-        f.owner,
-        f.version,
-        f.tag,
-        f.digest,
-        f.platform,
-        f.artifact,
-        f.variables,
-        f.upstream,
-        f.lists,
-        f.user_agent,
-        f.referer,
-        _hex(f.origin_id),
-        _hex(f.endpoint_id),
-        f.country,
-        f.network,
-        row.client,
-        row.client_version,
-        row.class_,
-        v.counted,
-        v.rule,
-        _hex(v.part_of),
-        None if v.version == f.version else v.version,
-        None if v.tag == f.tag else v.tag,
-        None if v.platform == f.platform else v.platform,
-    )
+def _where_other(resolved: tuple[str | None, ...], said: tuple[str | None, ...]) -> Sequence[str | None]:
+    """None where the fact itself says what was resolved."""
+    if resolved == said:
+        return [None] * len(said)
+    return [None if one == other else one for one, other in zip(resolved, said, strict=True)]
 
 
-def amendment(change: Change) -> Amendment:
-    v = change.verdict
-    return Amendment(change.id.hex(), v.counted, v.rule, _hex(v.part_of), v.version, v.tag, v.platform)
+def incoming_changes(changes: Sequence[Change]) -> Table:
+    """What UPDATE reads. Raises UnicodeEncodeError."""
+    columns = {name: _COLUMN_OF[COLUMNS[name]]() for name in ("id", *VERDICT)}
+    columns["id"].extend([change.id for change in changes])
+    verdicts = zip(*(_tuple(change.verdict) for change in changes), strict=True)
+    for name, values in zip(VERDICT, verdicts, strict=True):
+        columns[name].extend(values)
+    return Table(columns)
 
 
 def stored(columns: tuple[Any, ...]) -> Stored:

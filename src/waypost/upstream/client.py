@@ -32,6 +32,9 @@ USER_AGENT = f"waypost/{__version__}"
 
 # Signed storage URLs in Location pass 2 KiB easily; nothing sane passes this.
 _LONGEST_FIELD = 16_384
+# aiohttp stops reading at twice this. A read brings up to 256 KB, so less would change nothing; its default
+# doubles what a stream holds for a client that takes nothing (measured: 0.9 instead of 1.6 MB).
+_READ_AHEAD = 16 * 1024
 _AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type")
 # RFC 9110 section 5.5: no control bytes but HTAB. aiohttp is lenient about most of them.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -94,7 +97,7 @@ class Response:
         return b"".join(pieces)
 
     def __aiter__(self) -> Response:
-        """The body in pieces, as they come. About 128 KiB wait here at most while nobody asks for more."""
+        """The body in pieces, as they come. One read beyond 32 KiB waits here at most while nobody asks for more."""
         return self
 
     async def __anext__(self) -> bytes:
@@ -130,7 +133,8 @@ class Client:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=resolver, limit=0, keepalive_timeout=30),
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False, read_bufsize=2**14,
+            auto_decompress=False,
+            read_bufsize=_READ_AHEAD,
             headers={"User-Agent": USER_AGENT},
             skip_auto_headers=_AUTOMATIC,
             timeout=aiohttp.ClientTimeout(

@@ -110,12 +110,12 @@ def check_handed_over(host: str) -> None:
     Names pass: what they lead to is seen by the client alone, in its own network.
     Raises UpstreamForbidden.
     """
+    host = host.lower().removesuffix(".")
     try:
         # What is no canonical address may still be one to a C library: "127.1", "0x7f.1", "2130706433".
         why = why_forbidden(host if ":" in host else socket.inet_ntoa(socket.inet_aton(host)))
     except OSError:
-        name = host.lower().removesuffix(".")
-        why = "the client itself (RFC 6761)" if name == "localhost" or name.endswith(".localhost") else None
+        why = "the client itself (RFC 6761)" if f".{host}".endswith(".localhost") else None
     if why:
         raise UpstreamForbidden(host, f"it would send the client to an address that is not a public one ({why})")
 

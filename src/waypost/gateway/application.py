@@ -1,0 +1,109 @@
+"""The application behind the protocol: a request is decided, carried out and recorded here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from waypost.artifacts.snapshot import Policy
+from waypost.events.spool import Spool
+from waypost.gateway.address import TrustedProxies
+from waypost.gateway.answer import Answer, refusal
+from waypost.gateway.fetch import Upstreams
+from waypost.gateway.manifests import Manifests
+from waypost.gateway.record import Recorder
+from waypost.gateway.reload import CompiledHosts
+from waypost.routing.decision import Fetch, Redirect, Refuse, Relay, Reply
+from waypost.routing.request import Request
+from waypost.routing.table import Table
+from waypost.upstream.declared import Declared, by_host
+
+
+class Gateway:
+    """The application behind the protocol: decides, carries out, records. One per worker."""
+
+    def __init__(
+        self,
+        hosts: CompiledHosts,
+        policy: Policy,
+        recorder: Recorder,
+        spool: Spool,
+        upstreams: Upstreams,
+        manifests: Manifests,
+    ) -> None:
+        self._table = Table(hosts)
+        self._recorder = recorder
+        self._spool = spool
+        self._upstreams = upstreams
+        self.manifests = manifests
+        self.policy = policy
+        self.redirects = 0
+        self.refused = 0
+        self.fetches = 0
+        self.fetch_failures = 0
+
+    def handle(self, request: Request, peer: str) -> Answer | Awaitable[Answer]:
+        decision = self._table.decide(request)
+        kind = type(decision)
+        if kind is Redirect:
+            return self._redirect(request, decision, peer)  # type: ignore[arg-type]
+        if kind is Fetch:
+            ready = self.manifests.at_once(decision)  # type: ignore[arg-type]
+            if ready is not None:
+                return self._reply(request, ready, peer)
+            return self._fetch(request, decision, peer)  # type: ignore[arg-type]
+        if kind is Reply:
+            return self._reply(request, decision, peer)  # type: ignore[arg-type]
+        self.refused += 1
+        return _refuse(decision)  # type: ignore[arg-type]
+
+    def before_write(self) -> None:
+        self._spool.flush()
+
+    def _redirect(self, request: Request, decision: Redirect, peer: str) -> Answer:
+        self.redirects += 1
+        if decision.facts:
+            self._recorder.record(request, decision.facts, decision.status, peer)
+        location = decision.location
+        # RFC 9110 section 15.4: a short note with a link, for people who forgot `curl -L`.
+        note = f"See {location}\nWith curl, add -L to follow.\n".encode("ascii")
+        return Answer(
+            decision.status, (("location", location), ("content-type", "text/plain"), *decision.headers), note
+        )
+
+    def _reply(self, request: Request, decision: Reply, peer: str) -> Answer:
+        if decision.facts and decision.status < 400:
+            self._recorder.record(request, decision.facts, decision.status, peer)
+        return Answer(decision.status, decision.headers, decision.body)
+
+    async def _fetch(self, request: Request, fetch: Fetch, peer: str) -> Answer:
+        self.fetches += 1
+        final, body = await self.manifests.carry_out(fetch)
+        if isinstance(final, Redirect):
+            return self._redirect(request, final, peer)
+        if isinstance(final, Reply):
+            return self._reply(request, final, peer)
+        if isinstance(final, Relay):
+            if final.facts and final.status < 400:
+                self._recorder.record(request, final.facts, final.status, peer)
+            return Answer(final.status, final.headers, body)
+        self.refused += 1
+        if final.status >= 500:
+            self.fetch_failures += 1
+        return _refuse(final)
+
+    def take(self, hosts: CompiledHosts, policy: Policy) -> None:
+        """Another snapshot: routes at the next request, everything else likewise."""
+        self._table = Table(hosts)
+        self._recorder.trusted = TrustedProxies(policy.trusted_proxies)
+        self._upstreams.declare(declared(policy))
+        self.manifests.tag_ttl = policy.tag_ttl
+        self.manifests.forget()
+        self.policy = policy
+
+
+def _refuse(decision: Refuse) -> Answer:
+    return refusal(decision.status, decision.code, decision.message, decision.headers)
+
+
+def declared(policy: Policy) -> dict[str, Declared]:
+    return by_host(Declared(host=row.host, connect=row.connect) for row in policy.upstreams)

@@ -1,0 +1,50 @@
+"""Carries out a Fetch that several upstreams may answer: the first healthy one, then the others."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from waypost.gateway.fetch import Upstreams, carry_out
+from waypost.routing.decision import Fetch, Final, Refuse
+from waypost.upstream.client import Response
+from waypost.upstream.health import Health
+
+
+def is_failure(final: Final) -> bool:
+    """Whether an answer says something of the upstream's health, rather than of what was asked for."""
+    return isinstance(final, Refuse) and (final.status >= 500 or final.status == 429)
+
+
+async def ask_in_order(fetch: Fetch, upstreams: Upstreams, health: Health) -> tuple[Final, Response | bytes]:
+    """What `carry_out` gives, of the first upstream that can tell.
+
+    An upstream that fails is passed over. One that does not know what was asked for (404) decides, unless the
+    question is content-addressed: then whoever has it may serve it. If nobody does, a failure weighs more than a
+    404: it may be there after all.
+    """
+    refusals: list[Refuse] = []
+    for candidate in health.order((fetch, *fetch.others), _host):
+        final, body = await carry_out(candidate, upstreams)
+        failed = is_failure(final)
+        if failed and isinstance(final, Refuse):
+            health.failed(_host(candidate), f"{final.code}: {final.message}", _retry_after(final))
+        else:
+            health.succeeded(_host(candidate))
+        lacks = isinstance(final, Refuse) and final.status == 404
+        if not failed and not (lacks and fetch.alike):
+            return final, body
+        if isinstance(final, Refuse):
+            refusals.append(final)
+    return next((refusal for refusal in refusals if is_failure(refusal)), refusals[0]), b""
+
+
+def _host(fetch: Fetch) -> str:
+    return urlsplit(fetch.url).netloc
+
+
+def _retry_after(refusal: Refuse) -> float | None:
+    """RFC 9110 section 10.2.3, in seconds. A date is not understood, and taken for nothing said."""
+    for name, value in refusal.headers:
+        if name.lower() == "retry-after" and value.isascii() and value.isdigit():
+            return float(value[:9])
+    return None

@@ -1,0 +1,173 @@
+"""`waypost add`."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+
+import pytest
+
+from waypost.catalog.add import AddError, add, add_to_text, read_pasted
+from waypost.settings import SettingsError
+
+FILE = """\
+# Ours. Do not sort.
+base_domain = "waypost.example"   # where managed domains end
+
+[[package]]  # the first
+type   = "container"
+name   = "acme/boots"
+domain = "docker.acme.example"
+upstream = "ghcr.io/acme/boots"
+
+[server]
+trusted_proxies = [
+  "127.0.0.1/32",  # the load balancer
+]
+# The end."""
+
+
+@pytest.mark.parametrize(
+    ("pasted", "name", "upstream"),
+    [
+        ("docker pull rocket-skates", "rocket-skates", "rocket-skates"),
+        ("docker pull acme/rocket-skates:1.2", "acme/rocket-skates", "acme/rocket-skates"),
+        (
+            "docker pull -q quay.io/acme/rocket-skates@sha256:" + "0" * 64,
+            "acme/rocket-skates",
+            "quay.io/acme/rocket-skates",
+        ),
+        ("sudo podman pull docker.io/acme/x", "acme/x", "docker.io/acme/x"),
+        ("docker://ghcr.io/acme/x", "acme/x", "ghcr.io/acme/x"),
+        ("localhost:5000/x:edge", "x", "localhost:5000/x"),
+        ("  acme/x  ", "acme/x", "acme/x"),
+    ],
+)
+def test_images_keep_their_spelling(pasted, name, upstream):
+    entry = read_pasted(pasted, "d.example")
+    assert entry.keys == {"type": "container", "name": name, "domain": "d.example", "upstream": upstream}
+    assert entry.use == f"docker pull {{host}}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "path", "to"),
+    [
+        ("https://dl.example/skates.tgz", "skates", "/skates.tgz", "https://dl.example/skates.tgz"),
+        (
+            "https://dl.example:8443/v1.2.3/skates-1.2.3-linux.tar.gz", "skates-linux",
+            "/v{version}/skates-{version}-linux.tar.gz", "https://dl.example:8443/v{version}/skates-{version}-linux.tar.gz",
+        ),
+        ("http://dl.example/SKATES_v10.2-rc1.zip", "SKATES", "/SKATES_v{version}.zip", "http://dl.example/SKATES_v{version}.zip"),
+        ("https://1.2.3.4/x-1.2.3.4.zip", "x", "/x-{version}.zip", "https://1.2.3.4/x-{version}.zip"),
+        ("https://dl.example/1.2.3/", "dl.example", "/{version}/", "https://dl.example/{version}/"),
+        ("https://dl.example", "dl.example", "/", "https://dl.example/"),
+        ("https://dl.example/sha256.txt", "sha256", "/sha256.txt", "https://dl.example/sha256.txt"),
+    ],
+)  # fmt: skip
+def test_urls_become_routes_with_their_version_in_them(url, name, path, to):
+    entry = read_pasted(url, None)
+    assert entry.name == name
+    assert entry.keys["routes"] == [{"path": path, "to": to}]
+    assert bool(entry.note) == ("{version}" in path)
+
+
+@pytest.mark.parametrize(
+    ("pasted", "says"),
+    [
+        ("", "neither an image name"),
+        ("pip install skates", "`pip` is not supported yet"),
+        ("docker run x", "neither an image name"),
+        ("docker pull a b", "names 2 images"),
+        ("docker pull 'x", "quotation mark"),
+        ("Acme/X", "lower-case"),
+        ("ftp://dl.example/x", "is a URL"),
+        ("https://", "plain URL"),
+        ("https://[::1/x", "expected a URL"),
+        ("https://user:pw@dl.example/x", "no password"),
+        ("https://dl.example/x?y", "plain URL"),
+        ("https://dl.example/x#y", "plain URL"),
+        ("https://dl.example/{x}", "plain URL"),
+        ("https://dl.example/a b", "plain URL"),
+    ],
+)
+def test_what_cannot_be_added_says_why(pasted, says):
+    with pytest.raises(AddError, match=says):
+        read_pasted(pasted, "d.example")
+
+
+def test_what_was_there_stays_to_the_byte(tmp_path):
+    path = tmp_path / "waypost.toml"
+    path.write_text(FILE)
+    path.chmod(0o640)
+    added = add(path, "docker pull quay.io/acme/skates", "docker.acme.example", 8080)
+    assert path.read_text() == (
+        FILE + '\n\n[[package]]\ntype = "container"\nname = "acme/skates"\ndomain = "docker.acme.example"\n'
+        'upstream = "quay.io/acme/skates"\n'
+    )
+    assert (added.made, added.base_url) == (False, "http://docker.acme.example:8080")
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path) == ["waypost.toml"]
+
+
+def test_line_ends_stay(tmp_path):
+    path = tmp_path / "waypost.toml"
+    path.write_bytes(FILE.replace("\n", "\r\n").encode())
+    add(path, "acme/skates", "docker.acme.example", 8080)
+    text = path.read_bytes().decode()
+    assert text.startswith(FILE.replace("\n", "\r\n"))
+    assert "\n" not in text.replace("\r\n", "")
+    assert len(tomllib.loads(text)["package"]) == 2
+
+
+def test_a_file_that_is_not_there_is_made(tmp_path):
+    path = tmp_path / "waypost.toml"
+    added = add(path, "docker pull acme/skates", None, 8080)
+    assert (added.made, added.base_url) == (True, "http://docker.localhost:8080")
+    assert tomllib.loads(path.read_text())["base_domain"] == "localhost"
+    add(path, "https://dl.example/x.tgz", "get.acme.example", 8080)
+    other = tmp_path / "other.toml"
+    add(other, "https://dl.example/x.tgz", "get.acme.example", 8080)
+    assert tomllib.loads(other.read_text())["base_domain"] == "acme.example"
+
+
+def test_several_manifests_beside_the_file_are_still_found(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"rules": []}')
+    path = tmp_path / "waypost.toml"
+    path.write_text('base_domain = "waypost.example"\nowner = "acme"\nmanifests = ["manifest.json"]\n')
+    assert add(path, "acme/x", None, 80).base_url == "http://acme.docker.waypost.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "pasted", "domain", "says"),
+    [
+        (FILE, "acme/boots", "d.example", "acme/boots is in the file already; change its upstream there"),
+        (FILE, "acme/skates", None, "no owner to make a host of; say with --domain"),
+        (FILE, "acme/skates", "D.example", "--domain: found 'D.example'"),
+        (FILE, "acme/skates", "https://d.example", "--domain: found"),
+        ("base_domain = ", "acme/skates", "d.example", "the file is not TOML"),
+        ("package = []", "acme/skates", "d.example", r"not written as \[\[package\]\]"),
+        ("package = 3", "acme/skates", "d.example", r"not written as \[\[package\]\]"),
+    ],
+)
+def test_a_file_that_cannot_take_it_is_left_alone(tmp_path, text, pasted, domain, says):
+    path = tmp_path / "waypost.toml"
+    path.write_text(text)
+    with pytest.raises(AddError, match=says):
+        add(path, pasted, domain, 8080)
+    assert path.read_text() == text
+    assert os.listdir(tmp_path) == ["waypost.toml"]
+
+
+def test_a_package_that_would_not_fit_is_not_written(tmp_path):
+    path = tmp_path / "waypost.toml"
+    add(path, "https://dl.example/1.0/x.tgz", "get.example", 8080)
+    before = path.read_text()
+    with pytest.raises(SettingsError, match="can match the same path"):
+        add(path, "https://dl.example/x.tgz/1.0", "get.example", 8080)
+    assert path.read_text() == before
+    assert os.listdir(tmp_path) == ["waypost.toml"]
+
+
+def test_an_empty_file_is_no_trouble():
+    entry = read_pasted("acme/x", "d.example")
+    assert add_to_text("\n", entry).startswith("[[package]]\n")

@@ -1,0 +1,173 @@
+"""The contract of routing.site, for every kind of the registry."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from waypost.artifacts.catch_all import CatchAllRow
+from waypost.artifacts.container import ContainerRow, PatternRow
+from waypost.artifacts.file import FileRoute
+from waypost.artifacts.file_regex import FileRegexRow
+from waypost.artifacts.kind import HostPolicy
+from waypost.artifacts.pixel import PixelRow
+from waypost.artifacts.python import PythonFileRow
+from waypost.artifacts.registry import kinds
+from waypost.artifacts.telemetry import InstallRow, TelemetryRow
+from waypost.routing.decision import Fact, Fetch, Redirect, Refuse, Reply
+from waypost.routing.request import Request
+
+HOST = "host.example"
+POLICY = HostPolicy(f"https://{HOST}")
+DIGEST = "sha256:" + "0" * 64
+
+# Rows of each kind, with every way to lead elsewhere. All lead to *.upstream.example or to the host itself.
+ROWS = {
+    "container": [
+        ContainerRow("acme/skates", "registry.upstream.example", "team/skates", "skates"),
+        PatternRow("col/*", "other.upstream.example"),
+    ],
+    "file": [
+        FileRoute("/f/{x}", "https://dl.upstream.example/{x}?own=1", "skates"),
+        FileRoute("/p/{+x}", "https://dl.upstream.example:8443/{+x}", "skates"),
+        FileRoute("/q?v={v}", "https://dl.upstream.example/?v={v}#{v}", "skates"),
+        FileRoute("/{+x}", "http://dl.upstream.example{/x}", "skates", proxy=True),
+        FileRoute("/count", None, "skates"),
+    ],
+    "file-regex": [
+        FileRegexRow(r"^/r/(?P<x>.+)$", "https://dl.upstream.example/{+x}", "skates"),
+        FileRegexRow(r"f(?P<y>.*)", "https://dl.upstream.example/{y}", "skates"),
+    ],
+    "python-file": [
+        PythonFileRow("skates", "skates-1.tar.gz", "1", "https://files.upstream.example/s.tar.gz", "skates")
+    ],
+    "catch-all": [CatchAllRow("www.upstream.example:444", "skates")],
+    "telemetry": [TelemetryRow("/t", "skates"), TelemetryRow("/t2", "skates", None, ["token"])],
+    "pixel": [PixelRow()],
+    "install": [InstallRow()],
+}
+AUTHORITIES = {
+    HOST, "registry.upstream.example", "other.upstream.example", "dl.upstream.example", "dl.upstream.example:8443",
+    "files.upstream.example", "www.upstream.example:444",
+}  # fmt: skip
+SITES = {kind.name: kind.site(ROWS[kind.name], POLICY) for kind in kinds()}
+
+# What sites look for, and what has led other software astray.
+WORDS = st.sampled_from(
+    ["v2", "simple", "skates", "skates-1.tar.gz", "a.png", "package-event", "install", "t", "t2", "f", "p", "q", "r", "count",
+     "acme", "col", "manifests", "blobs", "tags", "list", "latest", DIGEST, "_catalog", "referrers", "uploads",
+     "..", ".", "", "%2e%2e", "%2f", "%", "%zz", "%00", "%0d%0a", "%ff", "\\", "@", "@evil.example", "evil.example", ":80", "?", "#",
+     "https:", "{x}", "é", "\ud800", "\r\n", "\x00", " "]
+)  # fmt: skip
+PATHS = st.lists(WORDS | st.text(max_size=6), max_size=6).map("/".join)
+PATHS = PATHS.map(lambda path: f"/{path}") | PATHS
+QUERIES = st.none() | st.text(max_size=12) | st.lists(
+    st.sampled_from(["v=1", "x-pxid=1", "a=%ff", "own=2", "%6fwn=3", "=", "&", "a+b=c+d", "n=5&last=x", "é=\ud800"])
+).map("&".join)  # fmt: skip
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from(["accept", "range", "if-none-match", "authorization", "content-type", "x"]),
+        st.sampled_from(["*", "Bearer token", "Bearer \xff", "bytes=0-", ""]) | st.text(max_size=6),
+    ),
+    max_size=3,
+)
+BODIES = st.sampled_from([b"", b"{}", b'{"a": {"b": 1}}{"c": "\\ud800"}', b"\xff", b"[" * 3000, b'{"x": ']) | st.binary(
+    max_size=20
+)
+REQUESTS = st.builds(
+    Request,
+    st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW", ""]),
+    st.just(HOST),
+    PATHS,
+    QUERIES,
+    HEADERS,
+    BODIES,
+    st.sampled_from(["http", "https"]),
+)
+
+
+def test_every_kind_is_tried():
+    assert set(ROWS) == {kind.name for kind in kinds()}
+
+
+@pytest.mark.parametrize("name", SITES)
+@settings(max_examples=150, deadline=None)
+@given(request=REQUESTS)
+@example(request=Request("GET", HOST, "/v2/acme/skates/tags/list", "n=\ud800"))
+@example(request=Request("GET", HOST, f"/v2/col/x/blobs/{DIGEST}"))
+@example(request=Request("GET", HOST, "//evil.example/@evil.example"))
+def test_the_contract(name, request):
+    site = SITES[name]
+    decision = site.decide(request)
+    assert all(isinstance(line, str) for line in site.explain(request))
+    assert same(decision, site.decide(request))
+    if isinstance(decision, Redirect):
+        check_url(decision.location)
+        check_facts(decision.facts)
+    elif isinstance(decision, Fetch):
+        check_url(decision.url)
+        assert "authorization" not in {header.lower() for header, _ in decision.headers}
+    elif isinstance(decision, Reply):
+        check_facts(decision.facts)
+        check_headers(decision.headers)
+    elif decision is not None:
+        assert isinstance(decision, Refuse)
+        assert 400 <= decision.status < 600
+        check_headers(decision.headers)
+        msgspec.json.encode(decision.message)
+    if request.method == "HEAD" and not isinstance(decision, Fetch | None):
+        assert not getattr(decision, "facts", ())
+
+
+def same(one, other):
+    """Equal, but for `then` of a Fetch, which is a function."""
+    if isinstance(one, Fetch):
+        return isinstance(other, Fetch) and all(
+            getattr(one, field) == getattr(other, field) for field in one.__struct_fields__ if field != "then"
+        )
+    return one == other
+
+
+def check_url(url):
+    assert url.isascii()
+    assert url.isprintable()
+    assert not set(url) & set(' "<>\\^`{|}')
+    parts = urlsplit(url)
+    assert parts.scheme in ("http", "https")
+    assert parts.netloc in AUTHORITIES
+
+
+def check_headers(headers):
+    for name, value in headers:
+        assert name.isascii()
+        assert value.isprintable()
+        value.encode("latin-1")
+
+
+def check_facts(facts):
+    for fact in facts:
+        assert isinstance(fact, Fact)
+        msgspec.msgpack.encode(fact)
+
+
+@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.name)
+def test_rows_are_frozen_and_tagged(kind):
+    for row in ROWS[kind.name]:
+        config = row.__struct_config__
+        assert (config.frozen, config.array_like, bool(config.tag)) == (True, True, True)
+
+
+def test_tags_are_different():
+    tags = [row.__struct_config__.tag for rows in ROWS.values() for row in {type(row): row for row in rows}.values()]
+    assert len(set(tags)) == len(tags)
+
+
+def test_the_order_of_kinds():
+    """docs/request-handling.md tells it."""
+    assert [kind.name for kind in kinds()] == [
+        "install", "pixel", "container", "file", "file-regex", "python-file", "telemetry", "catch-all",
+    ]  # fmt: skip
