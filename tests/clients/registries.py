@@ -116,6 +116,15 @@ def multi_arch(text: str, size: int = 100_000) -> Image:
     return image
 
 
+def single_arch(image: Image) -> Image:
+    """The image for this machine alone, out of one for several."""
+    top = image.native
+    body = image.manifests[top][1]
+    own = {one["digest"] for one in [json.loads(body)["config"], *json.loads(body)["layers"]]}
+    blobs = {digest: content for digest, content in image.blobs.items() if digest in own}
+    return Image(blobs, {top: image.manifests[top]}, {top: image.platforms[top]}, top)
+
+
 class Signer:
     """Issues registry tokens: RS256, with the certificate in x5c, as docker-registry wants them."""
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -736,3 +737,55 @@ def test_a_conditional_question_is_not_answered_from_what_is_kept() -> None:
     decision = site.decide(Request("GET", "d.example", "/v2/x/manifests/1.0", headers=[("if-none-match", '"a"')]))
     assert isinstance(decision, Fetch)
     assert decision.keep is None
+
+
+# C8: the platform of an image that stands in no index is in its config
+
+CONFIG_DIGEST = "sha256:" + "c" * 64
+PLAIN_IMAGE = {"schemaVersion": 2, "config": {"mediaType": CONFIG, "digest": CONFIG_DIGEST}, "layers": []}
+
+
+def image_answer(reference: str = "1.0", **more: Any) -> Any:
+    upstream = head(200, PLAIN_IMAGE, content_type="application/vnd.oci.image.manifest.v1+json")
+    return asked(f"/v2/acme/skates/manifests/{reference}").then(msgspec.structs.replace(upstream, **more))
+
+
+def test_the_config_of_an_image_is_asked_for_its_platform() -> None:
+    question = image_answer()
+    assert isinstance(question, Fetch)
+    assert question.url == f"https://reg.example/v2/team/long-name/blobs/{CONFIG_DIGEST}"
+    assert question.scope == "repository:team/long-name:pull"
+    reply = question.then(head(200, {"os": "linux", "architecture": "arm64", "variant": "v8", "history": []}))
+    assert isinstance(reply, Reply)
+    assert (reply.status, reply.facts[0].platform) == (200, "linux/arm64/v8")
+    assert json.loads(reply.body) == PLAIN_IMAGE
+
+
+@pytest.mark.parametrize("answer", [head(404), head(500), head(200, b"{"), head(200, b"[]"), head(200, {}), head(307)])
+def test_the_manifest_is_served_whatever_comes_of_its_config(answer: UpstreamHead) -> None:
+    reply = image_answer().then(answer)
+    assert isinstance(reply, Reply)
+    assert (reply.status, reply.facts[0].platform) == (200, None)
+    assert image_answer().instead == reply
+
+
+def test_a_config_in_a_bucket_is_fetched_there_without_a_token() -> None:
+    further = image_answer().then(head(307, location="https://bucket.example/x?sig=1"))
+    assert isinstance(further, Fetch)
+    assert (further.url, further.scope) == ("https://bucket.example/x?sig=1", None)
+    home = image_answer().then(head(307, location="/elsewhere"))
+    assert isinstance(home, Fetch)
+    assert home.scope == "repository:team/long-name:pull"
+
+
+@pytest.mark.parametrize(("known", "platform"), [("linux/amd64", "linux/amd64"), ("", None)])
+def test_what_is_known_of_a_kept_manifest_is_not_asked_for_again(known: str, platform: str | None) -> None:
+    reply = image_answer(platform=known)
+    assert isinstance(reply, Reply)
+    assert reply.facts[0].platform == platform
+
+
+def test_what_is_no_image_has_no_config_to_ask_for() -> None:
+    chart = PLAIN_IMAGE | {"config": {"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": CONFIG_DIGEST}}
+    for body in (chart, {"schemaVersion": 2, "manifests": []}, {"schemaVersion": 1}):
+        assert isinstance(asked("/v2/acme/skates/manifests/1.0").then(head(200, body)), Reply)

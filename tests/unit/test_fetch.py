@@ -601,3 +601,42 @@ def test_only_a_declared_upstream_may_send_clients_to_private_addresses(declared
             assert "10.0.0.1" not in decision.message
 
     run(main())
+
+
+# What is welcome, but not needed
+
+INSTEAD = Reply(200, (), b"without it")
+
+
+@pytest.mark.parametrize("how", ["refused", "too much", "cut", "silent"])
+def test_what_is_welcome_is_done_without(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("waypost.gateway.fetch.WELCOME_SECONDS", 0.2)
+
+    async def handler(exchange: Exchange) -> None:
+        if how == "too much":
+            await exchange.answer(200, b"x" * 7)
+        elif how == "cut":
+            await exchange.send(b"HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\nabc")
+            exchange.writer.close()
+        elif how == "silent":
+            await asyncio.sleep(5)
+
+    async def main() -> None:
+        async with serving(handler) as (upstream, url):
+            if how == "refused":
+                url = "http://127.0.0.1:1"
+            async with reaching(reg_example=url) as upstreams:
+                assert await carry_out(fetch(reply, buffer=6, instead=INSTEAD), upstreams) == (INSTEAD, b"")
+            await upstream.closed()
+
+    run(main())
+
+
+def test_what_is_needed_may_lead_to_what_is_welcome() -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.answer(200 if exchange.target == "/v2/x" else 500, b"ok")
+
+    def then(head: UpstreamHead) -> Fetch:
+        return fetch(lambda further: Reply(further.status), "https://reg.example/y", buffer=6, instead=INSTEAD)
+
+    assert asyncio.run(result(handler, fetch(then, buffer=6))) == Reply(500)

@@ -28,7 +28,8 @@ def test_everybody_is_up_until_they_fail_often_enough(clock):
     for _ in range(FAILURES - 1):
         health.failed("a", "down")
     assert order(health) == ["a", "b", "c"]
-    health.failed("a", "down")
+    assert health.failed("a", "down") == FIRST_PAUSE
+    assert health.failed("a", "down") == 0  # said once
     assert order(health) == ["b", "c", "a"]
     assert list(health.down()) == [("a", "down", FIRST_PAUSE)]
 
@@ -37,7 +38,8 @@ def test_one_success_closes_and_forgets(clock):
     health = Health(clock)
     for _ in range(5):
         health.failed("a", "down")
-    health.succeeded("a")
+    assert health.succeeded("a")
+    assert not health.succeeded("a")
     assert health.is_up("a")
     health.failed("a", "down")
     assert health.is_up("a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -136,6 +137,34 @@ def test_a_tag_is_asked_for_once_then_confirmed_by_head(tmp_path):
         house.now += 59
         await house.ask()
         assert registry.asked == ["GET 1.0", "HEAD 1.0"]
+
+    scenario(tmp_path, run)
+
+
+@pytest.mark.parametrize(("reference", "read"), [("1.0", "tag"), (digest(FIRST), "manifest")])
+def test_whoever_a_slow_disk_held_up_sees_what_others_learned_meanwhile(tmp_path, reference, read):
+    async def run(house):
+        (registry,) = house.registries
+        store = house.manifests._store
+        quick, released = getattr(store, read), threading.Event()
+
+        def slow(*arguments):
+            setattr(store, read, quick)
+            found = quick(*arguments)
+            released.wait(10)
+            return found
+
+        setattr(store, read, slow)
+        late = asyncio.create_task(house.ask(reference))
+        while getattr(store, read) is slow:
+            await asyncio.sleep(0.001)
+        try:
+            assert (await house.ask(reference)).body == FIRST
+        finally:
+            released.set()
+        answer = await late
+        assert (answer.body, header(answer, "cache-status")) == (FIRST, "waypost; hit")
+        assert registry.asked == [f"GET {reference}"]
 
     scenario(tmp_path, run)
 

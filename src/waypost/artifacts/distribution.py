@@ -13,12 +13,22 @@ from urllib.parse import quote, urljoin, urlsplit
 import msgspec
 from msgspec import Struct
 
-from waypost.artifacts.oci import SIGNED_SCHEMA_1, Summary, digest_matches, digest_of, is_object, summarise
+from waypost.artifacts.oci import (
+    SIGNED_SCHEMA_1,
+    Summary,
+    digest_matches,
+    digest_of,
+    is_object,
+    platform_of_config,
+    summarise,
+)
 from waypost.artifacts.reference import ImageName, is_digest
 from waypost.routing.decision import Fact, Fetch, Headers, Redirect, Refuse, Relay, Reply, UpstreamHead
 
 # OCI distribution spec 1.1: manifests above 4 MiB may be refused, and registries do. Lists likewise.
 LARGEST_MANIFEST = 4 * 1024 * 1024
+# Configs hold an image's history and environment: some kilobytes, rarely more.
+LARGEST_CONFIG = 1024 * 1024
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 # What of an upstream's answer reaches the client.
@@ -177,7 +187,41 @@ def _manifest(asked: Asked, head: UpstreamHead) -> Step:
         ("Docker-Content-Digest", digest),
         *_kept(head, {"etag": "ETag"}),
     )
-    return Reply(200, headers, head.body, (image.fact("manifest-fetch", summary, tag, digest),))
+    fact = image.fact("manifest-fetch", summary, tag, digest)
+    if head.platform:
+        fact = msgspec.structs.replace(fact, platform=head.platform)
+    reply = Reply(200, headers, head.body, (fact,))
+    if summary.config is None or head.platform is not None or not is_digest(summary.config):
+        return reply
+    return _config(
+        asked, f"https://{image.upstream.registry}/v2/{image.upstream.repository}/blobs/{summary.config}", reply
+    )
+
+
+def _config(asked: Asked, url: str, reply: Reply) -> Fetch:
+    """Asks for an image's config, which names its platform (C8). The manifest is served whatever comes of it.
+
+    Docker Hub and others count manifests, not blobs; and what is kept is asked for once.
+    """
+    return Fetch(
+        url=url,
+        scope=asked.scope,
+        buffer=LARGEST_CONFIG,
+        then=partial(_with_platform, asked, url, reply),
+        instead=reply,
+    )
+
+
+def _with_platform(asked: Asked, url: str, reply: Reply, head: UpstreamHead) -> Step:
+    if head.status in _REDIRECTS:
+        location = _location(asked._replace(url=url), head)
+        # To a storage that is not the registry no token goes along.
+        at_home = location is not None and urlsplit(location).netloc == urlsplit(url).netloc
+        further = asked if at_home else asked._replace(scope=None)
+        return reply if location is None else _config(further, location, reply)
+    platform = platform_of_config(head.body) if head.status == 200 else ""
+    (fact,) = reply.facts
+    return msgspec.structs.replace(reply, facts=(msgspec.structs.replace(fact, platform=platform or None),))
 
 
 def _blob(asked: Asked, head: UpstreamHead) -> Step:

@@ -76,11 +76,13 @@ class Summary(Struct, frozen=True):
                 artifact: anything else; other: what is no manifest that we can read
     lists       of an index: child digest → "os/arch[/variant]", or ""; "unknown/unknown" for attestations
     media_type  as the manifest itself says, or ""
+    config      of an image: the digest of its config, which names its platform
     """
 
     artifact: str
     lists: dict[str, str] | None = None
     media_type: str = ""
+    config: str | None = None
 
 
 _decode = msgspec.json.Decoder(_Manifest).decode
@@ -118,7 +120,17 @@ def summarise(body: bytes, content_type: str = "", tag: str | None = None) -> Su
     if manifest.subject is None and (media_type in INDEX_TYPES or manifest.manifests is not None):
         lists = {one.digest: _platform(one) for one in manifest.manifests or () if one.digest}
         return Summary("index", lists, manifest.media_type)
-    return Summary(_artifact(manifest), None, manifest.media_type)
+    artifact = _artifact(manifest)
+    config = manifest.config.digest if manifest.config and artifact == "image" else None
+    return Summary(artifact, None, manifest.media_type, config or None)
+
+
+def platform_of_config(body: bytes) -> str:
+    """ "os/arch[/variant]" of an image config (OCI image specification, config.md), or "" if it does not say."""
+    try:
+        return _written(msgspec.json.decode(body, type=_Platform))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _artifact(manifest: _Manifest) -> str:
@@ -142,7 +154,9 @@ def _platform(child: _Descriptor) -> str:
     platform = child.platform
     if _REFERENCE_TYPE in (child.annotations or ()):
         return "unknown/unknown"  # as BuildKit itself writes
-    if platform is None:
-        return ""
+    return "" if platform is None else _written(platform)
+
+
+def _written(platform: _Platform) -> str:
     parts = (platform.os, platform.architecture, platform.variant)
     return "/".join(part for part in parts if part)

@@ -114,6 +114,13 @@ async def _numbers(ask: Callable[[], Any]) -> Response:
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
+# Of what workers tell of their state, what is shown for each: name → help text.
+GAUGES = {
+    "connections": "Open client connections.",
+    "upstreams_down": "Upstreams that are asked last now, since they fail.",
+}
+
+
 class Exposition:
     """Prometheus metrics, gathered when they are asked for."""
 
@@ -128,10 +135,11 @@ class Exposition:
             for number, tally in enumerate(self._tallies):
                 counter.add_metric([str(number)], tally[name])
             yield counter
-        connections = GaugeMetricFamily("waypost_connections", "Open client connections.", labels=["worker"])
-        for number, tally in enumerate(self._tallies):
-            connections.add_metric([str(number)], tally["connections"])
-        yield connections
+        for name, help_text in GAUGES.items():
+            gauge = GaugeMetricFamily(f"waypost_{name}", help_text, labels=["worker"])
+            for number, tally in enumerate(self._tallies):
+                gauge.add_metric([str(number)], tally[name])
+            yield gauge
         hosts = max(tally["hosts"] for tally in self._tallies)
         yield GaugeMetricFamily("waypost_hosts", "Hosts of the snapshot in use.", hosts)
         waiting = 0

@@ -25,7 +25,7 @@ COUNTERS = {
     "manifest_stale": "Those of them that no upstream could confirm.",
     "reloads": "Snapshots taken into use.",
 }
-_STATE = ("at_ms", "connections", "hosts")
+_STATE = ("at_ms", "connections", "hosts", "upstreams_down")
 _PLACES = {name: place for place, name in enumerate((*_STATE, *COUNTERS))}
 
 
@@ -35,6 +35,7 @@ class Tally:
     at_ms        when it last told, in milliseconds since 1970; 0 before the first time
     connections  open now
     hosts        in the snapshot that it serves from
+    upstreams_down  how many it asks last now, since they fail
     and one number for each name of COUNTERS.
     """
 

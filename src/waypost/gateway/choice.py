@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from urllib.parse import urlsplit
 
 from waypost.gateway.fetch import Upstreams, carry_out
 from waypost.routing.decision import Fetch, Final, Refuse
 from waypost.upstream.client import Response
 from waypost.upstream.health import Health
+
+logger = logging.getLogger("waypost")
 
 
 def is_failure(final: Final) -> bool:
@@ -26,16 +29,24 @@ async def ask_in_order(fetch: Fetch, upstreams: Upstreams, health: Health) -> tu
     for candidate in health.order((fetch, *fetch.others), _host):
         final, body = await carry_out(candidate, upstreams)
         failed = is_failure(final)
-        if failed and isinstance(final, Refuse):
-            health.failed(_host(candidate), f"{final.code}: {final.message}", _retry_after(final))
-        else:
-            health.succeeded(_host(candidate))
+        _note(health, _host(candidate), final if failed and isinstance(final, Refuse) else None)
         lacks = isinstance(final, Refuse) and final.status == 404
         if not failed and not (lacks and fetch.alike):
             return final, body
         if isinstance(final, Refuse):
             refusals.append(final)
     return next((refusal for refusal in refusals if is_failure(refusal)), refusals[0]), b""
+
+
+def _note(health: Health, host: str, failure: Refuse | None) -> None:
+    """Learns from an answer, and tells the operator when an upstream goes down or comes back."""
+    if failure is None:
+        if health.succeeded(host):
+            logger.info("upstream %s answers again", host)
+        return
+    pause = health.failed(host, failure.message, _retry_after(failure))
+    if pause:
+        logger.warning("upstream %s fails, and is asked last for %.0f s: %s", host, pause, failure.message)
 
 
 def _host(fetch: Fetch) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
@@ -21,6 +22,8 @@ from waypost.upstream.tokens import Tokens
 
 # A Fetch may lead to a Fetch (an upstream that redirects to itself). Beyond this many it is a loop.
 MOST_FETCHES = 5
+# How long what is welcome, but not needed, may hold up an answer.
+WELCOME_SECONDS = 3.0
 
 _CODES: dict[type[UpstreamError], tuple[int, str]] = {
     UpstreamUnreachable: (502, "UPSTREAM_UNREACHABLE"),
@@ -59,13 +62,23 @@ async def carry_out(fetch: Fetch, upstreams: Upstreams) -> tuple[Final, Response
     """
     try:
         for _ in range(MOST_FETCHES):
-            decision, body = await _once(fetch, upstreams)
+            decision, body = await _within_its_time(fetch, upstreams)
             if not isinstance(decision, Fetch):
                 return decision, body
             fetch = decision
         raise UpstreamMisbehaved(upstreams.client.target(fetch.url).host, "redirects in circles")
     except UpstreamError as error:
-        return refusal(error), b""
+        return fetch.instead or refusal(error), b""
+
+
+async def _within_its_time(fetch: Fetch, upstreams: Upstreams) -> tuple[Final | Fetch, Response | bytes]:
+    if fetch.instead is None:
+        return await _once(fetch, upstreams)
+    try:
+        async with asyncio.timeout(WELCOME_SECONDS):
+            return await _once(fetch, upstreams)
+    except TimeoutError:
+        return fetch.instead, b""
 
 
 def refusal(error: UpstreamError) -> Refuse:

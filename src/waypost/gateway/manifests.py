@@ -62,7 +62,7 @@ class Manifests:
     ) -> None:
         self._store = store
         self._upstreams = upstreams
-        self._health = health
+        self.health = health
         self._disk = disk
         self._clock = clock
         self.tag_ttl = tag_ttl
@@ -94,7 +94,7 @@ class Manifests:
         """As gateway.fetch.carry_out: never raises UpstreamError."""
         keep = fetch.keep
         if keep is None:
-            return await ask_in_order(fetch, self._upstreams, self._health)
+            return await ask_in_order(fetch, self._upstreams, self.health)
         if ":" in keep.reference:
             return await self._by_digest(fetch, keep), b""
         return await self._by_tag(fetch, keep), b""
@@ -139,9 +139,27 @@ class Manifests:
         key = (fetch.method, keep.asked, keep.accept)
         task = self._asking.get(key)
         if task is None:
+            # From here to the new task nothing else runs: what was learned before is seen, and what comes after waits.
+            learned = self._learned(fetch, keep)
+            if learned is not None:
+                return learned
             task = self._asking[key] = asyncio.create_task(self._ask(fetch, keep, tag))
             task.add_done_callback(lambda _: self._asking.pop(key))
         return await asyncio.shield(task)
+
+    def _learned(self, fetch: Fetch, keep: Keep) -> Final | None:
+        """What others learned while this one looked for it on the disk, which may take longer than an upstream does."""
+        tag = None
+        digest = keep.reference
+        if ":" not in digest:
+            tag = self._store.held_tag(keep.repository, keep.reference, keep.accept)
+            if tag is None or not self._is_fresh(tag):
+                return None
+            digest = tag.digest
+        manifest = self._store.held(keep.repository, digest)
+        if manifest is None or (tag is None and not accepts(keep.accept, manifest.media_type)):
+            return None
+        return self._hit(fetch, keep, manifest, None if tag is None else self._clock() - tag.at)
 
     async def _ask(self, fetch: Fetch, keep: Keep, tag: Tag | None) -> Final:
         manifest = None if tag is None else await self._kept(keep.repository, tag.digest)
@@ -149,7 +167,7 @@ class Manifests:
             confirmed = await self._confirm(fetch, keep, tag, manifest)
             if confirmed is not None:
                 return confirmed
-        final, _ = await ask_in_order(fetch, self._upstreams, self._health)
+        final, _ = await ask_in_order(fetch, self._upstreams, self.health)
         if isinstance(final, Reply) and final.status == 200:
             await self._learn(fetch, keep, final)
         elif isinstance(final, Refuse) and final.status == 404:
@@ -169,7 +187,7 @@ class Manifests:
     async def _confirm(self, fetch: Fetch, keep: Keep, tag: Tag, manifest: Manifest) -> Final | None:
         """The kept manifest, if the tag still means it or nobody can tell; None if it must be fetched."""
         question = msgspec.structs.replace(fetch, **_HEAD, others=tuple(_as_head(other) for other in fetch.others))
-        head, _ = await ask_in_order(question, self._upstreams, self._health)
+        head, _ = await ask_in_order(question, self._upstreams, self.health)
         if isinstance(head, Reply) and _header(head.headers, "docker-content-digest") == tag.digest:
             await self._point(keep, tag.digest)
             return self._hit(fetch, keep, manifest, 0.0)
@@ -184,7 +202,9 @@ class Manifests:
             return
         if fetch.method == "GET":
             media_type = _header(reply.headers, "content-type") or ""
-            await self._on_disk(self._store.keep, Manifest(keep.repository, digest, media_type, reply.body))
+            platform = next((fact.platform for fact in reply.facts if fact.platform), "")
+            manifest = Manifest(keep.repository, digest, media_type, reply.body, platform)
+            await self._on_disk(self._store.keep, manifest)
         if ":" not in keep.reference:
             await self._point(keep, digest)
 
@@ -247,6 +267,7 @@ def _again(fetch: Fetch, manifest: Manifest) -> Final:
                 ("content-length", str(len(manifest.body))),
             ),
             manifest.body if fetch.method == "GET" else b"",
+            manifest.platform,
         )
     )
     assert not isinstance(final, Fetch)

@@ -174,5 +174,6 @@ class _State:
                 "at_ms": time.time_ns() // 1_000_000,
                 "connections": len(self._server.connections),
                 "hosts": len(self._hosts),
+                "upstreams_down": len(self._gateway.manifests.health.down()),
             }
         )

@@ -93,6 +93,8 @@ class Fetch(Struct, frozen=True, kw_only=True):
     others   the same question to other upstreams, in order, for when this one is down
     alike    content-addressed: whoever has it has the same, so that one that lacks it is passed over, too
     keep     whether and how the answer may be kept; None: never
+    instead  what to decide if this cannot be had, for questions whose answer is welcome but not needed. They are
+             given less time, too.
     """
 
     url: str
@@ -104,14 +106,20 @@ class Fetch(Struct, frozen=True, kw_only=True):
     others: tuple[Fetch, ...] = ()
     alike: bool = False
     keep: Keep | None = None
+    instead: Reply | None = None
 
 
 class UpstreamHead(Struct, frozen=True):
-    """What an upstream answered, before its body is passed on. Header names are lower case."""
+    """What an upstream answered, before its body is passed on. Header names are lower case.
+
+    platform  of a manifest that was kept: what is known of its image's platform. None: nobody has looked;
+              "": somebody has, in vain.
+    """
 
     status: int
     headers: Headers
     body: bytes = b""
+    platform: str | None = None
 
     def header(self, name: str) -> str | None:
         for key, value in self.headers:

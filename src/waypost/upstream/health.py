@@ -10,7 +10,7 @@ back (Retry-After) is believed, within a bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 FAILURES = 2  # in a row, until a breaker opens
@@ -40,21 +40,29 @@ class Health:
         self._clock = clock
         self._breakers: dict[str, Breaker] = {}
 
-    def succeeded(self, host: str) -> None:
-        self._breakers.pop(host, None)
+    def succeeded(self, host: str) -> bool:
+        """Whether it had been left alone before."""
+        breaker = self._breakers.pop(host, None)
+        return breaker is not None and breaker.until > 0
 
-    def failed(self, host: str, why: str, retry_after: float | None = None) -> None:
-        """`retry_after`: in how many seconds it wants to be asked again, if it said so."""
+    def failed(self, host: str, why: str, retry_after: float | None = None) -> float:
+        """`retry_after`: in how many seconds it wants to be asked again, if it said so.
+
+        For how many seconds it is left alone, if that was decided just now; else 0.
+        """
         breaker = self._breakers.setdefault(host, Breaker())
         now = self._clock()
         breaker.why = why
+        was_up = breaker.until <= now
         if retry_after is not None:
             breaker.until = max(breaker.until, now + min(retry_after, LONGEST_RETRY_AFTER))
-            return
+            return breaker.until - now if was_up else 0.0
         breaker.failures += 1
-        if breaker.failures >= FAILURES and breaker.until <= now:
+        if breaker.failures >= FAILURES and was_up:
             breaker.until = now + breaker.pause
             breaker.pause = min(LONGEST_PAUSE, breaker.pause * 2)
+            return breaker.until - now
+        return 0.0
 
     def is_up(self, host: str) -> bool:
         """Whether it may be asked first: it never failed, not often enough, or its pause is over."""
@@ -65,7 +73,7 @@ class Health:
         """Candidates that are up first, each group in its own order."""
         return sorted(candidates, key=lambda candidate: not self.is_up(host_of(candidate)))
 
-    def down(self) -> Iterable[tuple[str, str, float]]:
+    def down(self) -> list[tuple[str, str, float]]:
         """(host, why, seconds until it is asked again) of those that are left alone now."""
         now = self._clock()
         return [(host, one.why, one.until - now) for host, one in sorted(self._breakers.items()) if one.until > now]

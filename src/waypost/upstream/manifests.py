@@ -33,12 +33,16 @@ TOUCH_SECONDS = 600.0
 
 
 class Manifest(Struct, frozen=True):
-    """A manifest as a registry gave it: `body` has the digest `digest`."""
+    """A manifest as a registry gave it: `body` has the digest `digest`.
+
+    platform  of the image, from its config; "" where there is none, or it could not be learnt
+    """
 
     repository: str
     digest: str
     media_type: str
     body: bytes = b""
+    platform: str = ""
 
 
 class Tag(Struct, frozen=True):
@@ -98,7 +102,7 @@ class ManifestStore:
         kept = _decode(head, Manifest)
         if kept is None or (kept.repository, kept.digest) != (repository, digest) or not digest_matches(digest, body):
             return None
-        manifest = Manifest(repository, digest, kept.media_type, body)
+        manifest = msgspec.structs.replace(kept, body=body)
         self._touch(path)
         self._hold(name, manifest, time.time())
         return manifest

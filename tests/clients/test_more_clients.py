@@ -1,0 +1,334 @@
+"""buildah, containerd, dockerd and oras pull and build through a running Waypost: they ask in other ways than skopeo.
+
+containerd and dockerd ask HEAD first, and need root. Each is started with folders and a socket of its own, and ended
+by the process that was started.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.clients import registries
+from tests.clients.pulls import HOST, Event, Waypost, in_order, native_blobs, pull, run, upstreams
+from tests.clients.registries import Image, Registries
+from tests.support.server import until
+
+CONFIG = """
+base_domain = "waypost.example"
+owner = "acme"
+[[package]]
+type = "container"
+name = "acme/rocket-skates"
+domain = "127.0.0.1"
+upstream = "reg1.example/acme/rocket-skates"
+[[package]]
+type = "container"
+name = "short"
+domain = "127.0.0.1"
+upstream = "reg2.example/team/long-name"
+[[collection]]
+pattern = "team/*"
+domain = "127.0.0.1"
+upstream = "reg2.example"
+"""
+TWO_STAGES = """
+FROM {address}/acme/rocket-skates:1.0 AS first
+FROM {address}/short:2.0
+COPY --from=first /skates /borrowed
+"""
+ORAS = """
+import sys, oras.client
+client = oras.client.OrasClient(insecure=True)
+for file in client.pull(target=sys.argv[1], outdir=sys.argv[2]):
+    print(file)
+"""
+SHEET = b"how to lace rocket skates"
+# Machines may have another `docker` command before Debian's.
+DOCKER = "/usr/bin/docker"
+WITHOUT_DOCKERD = "WAYPOST_NO_DOCKERD"
+PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]:
+    with registries.running(tmp_path_factory.mktemp("registries")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def images(upstream: Registries) -> dict[str, Image]:
+    made = {name: registries.multi_arch(name) for name in ("skates", "long")}
+    upstream.open.push("acme/rocket-skates", "1.0", made["skates"])
+    upstream.guarded.push("team/long-name", "2.0", made["long"])
+    made["single"] = registries.single_arch(registries.multi_arch("single"))
+    upstream.guarded.push("team/long-name", "single", made["single"])
+    made["sheet"] = sheet()
+    upstream.guarded.push("team/sheet", "1.0", made["sheet"])
+    return made
+
+
+def sheet() -> Image:
+    """An OCI artifact that is no image: one file, as `oras push` makes it."""
+    made = Image()
+    file = made.blob("text/plain", SHEET)
+    file["annotations"] = {"org.opencontainers.image.title": "sheet.txt"}
+    config = made.blob("application/vnd.acme.sheet.v1+json", b"{}")
+    made.manifest(
+        registries.MANIFEST,
+        {"schemaVersion": 2, "mediaType": registries.MANIFEST, "config": config, "layers": [file]},
+    )
+    return made
+
+
+@pytest.fixture(scope="module")
+def waypost(
+    upstream: Registries, images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Waypost]:
+    started = Waypost(tmp_path_factory.mktemp("waypost"), CONFIG + upstreams(upstream.connect))
+    yield started
+    started.stop()
+
+
+def buildah(home: dict[str, str], *command: str) -> str:
+    folder = home["HOME"]
+    roots = ("--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs")
+    return run(home, "buildah", *roots, *command).strip()
+
+
+@contextmanager
+def daemon(folder: Path, name: str, *command: str) -> Iterator[None]:
+    """A process that runs meanwhile. If anything fails while it does, the end of its log is told, too."""
+    log = folder / f"{name}.log"
+    env = {"PATH": PATH, "HOME": str(folder), "TMPDIR": str(folder)}
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(log.read_text()[-3000:])
+        raise
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def answers(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+
+
+def _goes_without() -> bool:
+    """Whether the operator said so. Nothing else may skip these tests."""
+    return os.environ.get(WITHOUT_DOCKERD) == "1"
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """For sockets, whose paths must be short."""
+    with tempfile.TemporaryDirectory(prefix="wp") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def containerd(folder: Path) -> Iterator[str]:
+    """The socket of a containerd."""
+    if os.geteuid() != 0:
+        if _goes_without():
+            pytest.skip(f"{WITHOUT_DOCKERD}=1, not root: NOT VERIFIED that containerd pulls and is counted right")
+        pytest.fail(
+            f"containerd and dockerd need root; set {WITHOUT_DOCKERD}=1 to go without knowing whether they work"
+        )
+    socket = f"{folder}/containerd.sock"
+    config = folder / "containerd.toml"
+    config.write_text(
+        f'version = 2\nroot = "{folder}/containerd"\nstate = "{folder}/containerd-state"\n'
+        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+        f'[grpc]\naddress = "{socket}"\n'
+    )
+    with daemon(folder, "containerd", "containerd", "--config", str(config)):
+        until(lambda: answers("ctr", "--address", socket, "version"), what="containerd to answer")
+        yield socket
+
+
+@pytest.fixture(scope="module")
+def docker_host(folder: Path, containerd: str) -> Iterator[str]:
+    """The address of a dockerd, which keeps its images apart and leaves the machine's network alone."""
+    if _goes_without():
+        pytest.skip(f"{WITHOUT_DOCKERD}=1: NOT VERIFIED that docker pulls through Waypost and is counted right")
+    if shutil.which("dockerd", path=PATH) is None:
+        pytest.fail(f"no dockerd on this machine; install docker.io, or set {WITHOUT_DOCKERD}=1 to go without")
+    address = f"unix://{folder}/docker.sock"
+    (folder / "daemon.json").write_text("{}")
+    command = (
+        "dockerd", "--config-file", f"{folder}/daemon.json", "--host", address, "--containerd", containerd,
+        "--data-root", f"{folder}/docker", "--exec-root", f"{folder}/docker-exec", "--pidfile", f"{folder}/docker.pid",
+        "--storage-driver", "vfs", "--iptables=false", "--bridge=none",
+    )  # fmt: skip
+    with daemon(folder, "dockerd", *command):
+        try:
+            until(lambda: answers(DOCKER, "--host", address, "version"), what="dockerd to answer")
+        except AssertionError:
+            told = (folder / "dockerd.log").read_text()[-2000:]
+            pytest.fail(f"dockerd does not run here; set {WITHOUT_DOCKERD}=1 to go without. It said:\n{told}")
+        yield address
+
+
+def ctr(home: dict[str, str], socket: str, *command: str) -> str:
+    return run(home, "ctr", "--address", socket, *command)
+
+
+def ctr_pull(home: dict[str, str], socket: str, image: str) -> str:
+    return ctr(home, socket, "images", "pull", "--plain-http", "--snapshotter", "native", image)
+
+
+def docker(home: dict[str, str], address: str, *command: str) -> str:
+    return run(home, DOCKER, "--host", address, *command).strip()
+
+
+def head(image: Image, package: str, registry: str) -> Event:
+    """What a check of a tag by HEAD leaves behind."""
+    return {
+        "kind": "manifest-head", "counted": False, "owner": "acme", "package": package, "domain": HOST,
+        "digest": image.top, "upstream": registry, "status": 200,
+    }  # fmt: skip
+
+
+def headed(image: Image, package: str, registry: str, tag: str) -> list[Event]:
+    """All that a cold pull leaves behind whose client resolves the tag by HEAD, and then fetches by digest."""
+    return [head(image, package, registry), *pull(image, package, registry, tag)]
+
+
+def redirected(events: list[Event]) -> list[Event]:
+    """The same, where the registry redirects blobs to its store."""
+    return [{**event, "status": 307} if event["kind"] == "blob-fetch" else event for event in events]
+
+
+def test_buildah_pulls(waypost: Waypost, home: dict[str, str], images: dict[str, Image]) -> None:
+    image = images["long"]
+    name = f"{waypost.address}/short:2.0"
+    buildah(home, "pull", "-q", "--tls-verify=false", name)
+    (listed,) = json.loads(buildah(home, "images", "--json", "--digests"))
+    assert listed["names"] == [name]
+    assert listed["digest"] in (image.top, image.native)
+    assert in_order(waypost.take(4)) == pull(image, "short", "reg2.example", "2.0")
+
+
+def test_buildah_builds_from_two_registries(waypost: Waypost, home: dict[str, str], images: dict[str, Image]) -> None:
+    context = Path(home["HOME"]) / "context"
+    context.mkdir()
+    (context / "Containerfile").write_text(TWO_STAGES.format(address=waypost.address))
+    options = ("--isolation", "chroot", "--tls-verify=false", "--layers=false", "-q", "-t", "built")
+    buildah(home, "bud", *options, str(context))
+    target = Path(home["HOME"]) / "pushed"
+    buildah(home, "push", "-q", "--disable-compression", "built", f"dir:{target}")
+    assert b"skates" in content_of(target, "borrowed")
+    assert b"long" in content_of(target, "skates")
+
+    events = waypost.take(8)
+    for package, registry, image, tag in (
+        ("acme/rocket-skates", "reg1.example", images["skates"], "1.0"),
+        ("short", "reg2.example", images["long"], "2.0"),
+    ):
+        expected = pull(image, package, registry, tag)
+        own = in_order([event for event in events if event["package"] == package])
+        assert own == (redirected(expected) if registry == "reg1.example" else expected)
+
+
+def content_of(target: Path, name: str) -> bytes:
+    """A file in the layers of an image in a folder; the last layer that has it wins."""
+    manifest = json.loads((target / "manifest.json").read_bytes())
+    for layer in reversed(manifest["layers"]):
+        blob = (target / layer["digest"].removeprefix("sha256:")).read_bytes()
+        with tarfile.open(fileobj=io.BytesIO(blob)) as archive:
+            for member in archive:
+                if member.name.strip("/") == name and (file := archive.extractfile(member)):
+                    return file.read()
+    raise AssertionError(f"no layer has {name}")
+
+
+def test_containerd_pulls_and_checks(
+    waypost: Waypost, home: dict[str, str], images: dict[str, Image], containerd: str
+) -> None:
+    image = images["skates"]
+    name = f"{waypost.address}/acme/rocket-skates:1.0"
+    ctr_pull(home, containerd, name)
+    # REF TYPE DIGEST SIZE …
+    (line,) = (line.split() for line in ctr(home, containerd, "images", "ls").splitlines() if line.startswith(name))
+    assert line[2] == image.top
+    held = ctr(home, containerd, "content", "ls", "-q").split()
+    assert native_blobs(image) <= set(held)
+    found = in_order(waypost.take(5))
+    assert found == redirected(headed(image, "acme/rocket-skates", "reg1.example", "1.0"))
+
+    ctr_pull(home, containerd, name)
+    assert in_order(waypost.take(1)) == [head(image, "acme/rocket-skates", "reg1.example")]
+
+
+def test_docker_pulls_and_checks(
+    waypost: Waypost, home: dict[str, str], images: dict[str, Image], docker_host: str
+) -> None:
+    image = images["long"]
+    name = f"{waypost.address}/short:2.0"
+    docker(home, docker_host, "pull", "--quiet", name)
+    (inspected,) = json.loads(docker(home, docker_host, "image", "inspect", name))
+    assert inspected["RepoDigests"] == [f"{waypost.address}/short@{image.top}"]
+    assert in_order(waypost.take(5)) == headed(image, "short", "reg2.example", "2.0")
+
+    docker(home, docker_host, "pull", "--quiet", name)
+    assert in_order(waypost.take(1)) == [head(image, "short", "reg2.example")]
+
+
+def test_docker_pulls_by_digest(
+    waypost: Waypost, home: dict[str, str], images: dict[str, Image], docker_host: str
+) -> None:
+    """A digest that no tag was resolved to by this machine is its own version."""
+    image = images["skates"]
+    name = f"{waypost.address}/acme/rocket-skates@{image.top}"
+    docker(home, docker_host, "pull", "--quiet", name)
+    (inspected,) = json.loads(docker(home, docker_host, "image", "inspect", name))
+    assert inspected["RepoDigests"] == [name]
+    found = in_order(waypost.take(4))
+    assert found == redirected(pull(image, "acme/rocket-skates", "reg1.example", None))
+
+
+def test_docker_pulls_one_platform_from_a_collection(
+    waypost: Waypost, home: dict[str, str], images: dict[str, Image], docker_host: str
+) -> None:
+    """The tag is an image without index: HEAD, then the image by digest."""
+    image = images["single"]
+    name = f"{waypost.address}/team/long-name:single"
+    docker(home, docker_host, "pull", "--quiet", name)
+    (inspected,) = json.loads(docker(home, docker_host, "image", "inspect", name))
+    assert f"{waypost.address}/team/long-name@{image.top}" in inspected["RepoDigests"]
+    checked, fetched, *blobs = in_order(waypost.take(4))
+    assert [blob["kind"] for blob in blobs] == ["blob-fetch"] * 2
+    assert checked == head(image, "team/long-name", "reg2.example")
+    assert (fetched["digest"], fetched["artifact"], fetched["counted"]) == (image.top, "image", True)
+    assert (fetched["version"], fetched["tag"]) == ("single", "single")
+    # From the image's config, which knows no variant.
+    assert fetched["platform"] == "/".join(image.platforms[image.top].split("/")[:2])
+
+
+def test_oras_pulls_an_artifact(waypost: Waypost, home: dict[str, str], images: dict[str, Image]) -> None:
+    """The Python client, in a process of its own."""
+    target = Path(home["HOME"]) / "artifact"
+    said = run(home, sys.executable, "-c", ORAS, f"{waypost.address}/team/sheet:1.0", str(target))
+    assert said.split() == [str(target / "sheet.txt")]
+    assert (target / "sheet.txt").read_bytes() == SHEET
+    fetched, *blobs = waypost.take(2)
+    assert (fetched["artifact"], fetched["counted"], fetched["version"]) == ("artifact", True, "1.0")
+    assert [(blob["kind"], blob["counted"]) for blob in blobs] == [("blob-fetch", False)]
