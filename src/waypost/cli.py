@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -81,8 +82,6 @@ def serve(
     Edits of the configuration are taken up within a second, without a restart. A mistake in it is reported
     here, and what was served before goes on being served.
     """
-    import os
-
     from waypost import supervisor
     from waypost.catalog.compile import compile_file
     from waypost.data import DataDirectory, DataInUse
@@ -157,7 +156,7 @@ def add(
     from waypost.settings import SettingsError
 
     try:
-        added = write(config, pasted, domain, PORT)
+        added = write(config, pasted, domain, _port())
     except AddError as error:
         fail(error)
     except SettingsError as error:
@@ -236,7 +235,9 @@ def stats(
 
 @app.command()
 def events(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, and print events as they are stored.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print events as they are stored, from now on.")
+    ] = False,
     format: Annotated[str, typer.Option(help="ndjson or csv.", metavar="FORMAT")] = "ndjson",  # noqa: A002  the flag's name
     config: Config = CONFIG,
     data: Data = DATA,
@@ -277,12 +278,18 @@ def _left_out(request: Request, fact: Fact, status: int) -> str | None:
     return left_out(event)
 
 
+def _port() -> int:
+    """Of the public listener, as far as a command can know: links are made of it."""
+    port = os.environ.get("WAYPOST_LISTEN", "").rpartition(":")[2]
+    return int(port) if port.isascii() and port.isdigit() else PORT
+
+
 def _compile(config: Path) -> Compiled:
     from waypost.catalog.compile import compile_file
     from waypost.settings import SettingsError
 
     try:
-        return compile_file(config, PORT)
+        return compile_file(config, _port())
     except SettingsError as error:
         fail(f"the configuration cannot be used:\n{error}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 
 import pytest
@@ -46,7 +47,11 @@ trusted_proxies = [
 def test_images_keep_their_spelling(pasted, name, upstream):
     entry = read_pasted(pasted, "d.example")
     assert entry.keys == {"type": "container", "name": name, "domain": "d.example", "upstream": upstream}
-    assert entry.use == f"docker pull {{host}}/{name}"
+    command, tag = "podman" if pasted.startswith("podman") else "docker", ""
+    if tagged := re.search(r"[a-z](:[a-z0-9.]+)$", pasted):
+        tag = tagged[1]
+        assert "users may pull any of them" in entry.note
+    assert entry.use == f"{command} pull {{host}}/{name}{tag}"
 
 
 @pytest.mark.parametrize(
@@ -122,8 +127,10 @@ def test_line_ends_stay(tmp_path):
 def test_a_file_that_is_not_there_is_made(tmp_path):
     path = tmp_path / "waypost.toml"
     added = add(path, "docker pull acme/skates", None, 8080)
-    assert (added.made, added.base_url) == (True, "http://docker.localhost:8080")
+    assert (added.made, added.base_url) == (True, "http://localhost:8080")
     assert tomllib.loads(path.read_text())["base_domain"] == "localhost"
+    assert add(path, "https://dl.example/y.tgz", None, 8080).base_url == "http://get.localhost:8080"
+    assert add(path, "curl -fsSLO https://dl.example/z.tgz", None, 8080).entry.name == "z"
     add(path, "https://dl.example/x.tgz", "get.acme.example", 8080)
     other = tmp_path / "other.toml"
     add(other, "https://dl.example/x.tgz", "get.acme.example", 8080)

@@ -128,7 +128,7 @@ def test_what_is_no_command_line(arguments):
 
 def test_check_of_a_good_file(here):
     (here / "waypost.toml").write_text(GOOD)
-    assert run("check") == ("waypost.toml: 3 rules on 3 hosts; all is well\n", "")
+    assert run("check") == ("waypost.toml: 1 rule on 1 host; all is well\n", "")
 
 
 def test_check_of_another_file(here, monkeypatch):
@@ -186,8 +186,8 @@ def test_add_writes_and_says_what_users_type(here):
     (here / "waypost.toml").write_text(GOOD)
     stdout, _ = run("add", "docker pull quay.io/acme/boots:1.0", "--domain", "docker.example")
     assert (
-        stdout
-        == "Added to waypost.toml: acme/boots\nFrom now on users type:\n\n    docker pull docker.example:8080/acme/boots\n\n"
+        stdout == "Added to waypost.toml: acme/boots\nNote: a package is all its tags: users may pull any of them.\n"
+        "From now on users type:\n\n    docker pull docker.example:8080/acme/boots:1.0\n\n"
     )
     text = (here / "waypost.toml").read_text()
     assert text.startswith(GOOD)

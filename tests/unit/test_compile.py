@@ -51,7 +51,7 @@ def test_pixels_and_install_reports_are_always_there(tmp_path):
     one = compiled(tmp_path, "")
     assert host(one, "static.waypost.example").rows == [PixelRow()]
     assert host(one, "waypost.example").rows == [InstallRow()]
-    assert one.summary == "2 rules on 2 hosts"
+    assert one.summary == "0 rules on 0 hosts"  # nothing that somebody declared
     assert one.files == (tmp_path / "waypost.toml",)
 
 

@@ -29,6 +29,9 @@ class Answering:
             raise self.error
         return Stats(question["by"], question["since_us"], question["until_us"], [], Line(None, 0, 0, 0, 0, 0), {})
 
+    def last_cursor(self):
+        return 42
+
     def events(self, after, limit):
         yield from [(after + 1, {"id": "a"}), (after + 2, {"id": "b"})][:limit]
 
@@ -139,9 +142,11 @@ def test_a_store_in_trouble_is_said_to_be(console):
 
 def test_events_come_in_pages_with_cursors(console):
     status, text = console.get("/events", after="40")
-    assert (status, json.loads(text)) == (200, {"events": [[41, {"id": "a"}], [42, {"id": "b"}]]})
+    assert (status, json.loads(text)) == (200, {"events": [[41, {"id": "a"}], [42, {"id": "b"}]], "after": 42})
     assert console.get("/events", after="x")[0] == 422
-    assert console.get("/events", after="-1")[0] in (200, 422)
+    assert console.get("/events", after="-1")[0] == 422
+    status, text = console.get("/events", after="end")
+    assert (status, json.loads(text)) == (200, {"events": [], "after": 42})
 
 
 def test_nothing_else_is_there(console):

@@ -292,7 +292,26 @@ def _failed(asked: Asked, head: UpstreamHead) -> Step:
     name = asked.image.name
     if asked.verb != "tags":
         name += f"{'@' if ':' in asked.reference else ':'}{asked.reference}"
-    return Refuse(status, code or _UNKNOWN[asked.verb], f"{name} {why}.", headers)
+    said = _said(head.body) if status == 404 else ""
+    return Refuse(status, code or _UNKNOWN[asked.verb], f"{name} {why}{said}.", headers)
+
+
+class _Error(Struct):
+    message: str = ""
+
+
+class _Errors(Struct):
+    errors: list[_Error] = []
+
+
+def _said(body: bytes) -> str:
+    """What the registry itself says of an error, if that is short and plain: it may know more than "unknown"."""
+    try:
+        errors = msgspec.json.decode(body, type=_Errors).errors
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    message = errors[0].message if errors else ""
+    return f" ({message})" if 0 < len(message) <= 200 and message.isascii() and message.isprintable() else ""
 
 
 def _misbehaved(asked: Asked, how: str) -> Refuse:

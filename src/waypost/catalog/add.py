@@ -52,9 +52,11 @@ def add(path: Path, pasted: str, domain: str | None, port: int) -> Added:
         raise AddError(f"--domain: found {domain!r}; expected a host name in lower case, such as get.acme.example")
     entry = read_pasted(pasted, domain)
     made = not path.exists()
-    if made and domain is None:
+    before = "" if made else path.read_bytes().decode()
+    if domain is None and (made or _is_for_trying(before)):
         entry = read_pasted(pasted, default_domain(entry))
-    before = new_text(entry.domain) if made else path.read_bytes().decode()
+    if made:
+        before = new_text(entry.domain)
     after = add_to_text(before, entry)
     candidate = path.with_name(f".{path.name}.candidate")
     try:
@@ -72,9 +74,14 @@ def add(path: Path, pasted: str, domain: str | None, port: int) -> Added:
 def read_pasted(text: str, domain: str | None) -> Entry:
     """A `docker pull …` line, an image name or a URL → an entry. Raises AddError."""
     text = text.strip()
-    if re.match(r"https?://", text):
-        return _file(text, domain)
     command = text.split(maxsplit=1)[0] if text else ""
+    if text.startswith(("http://", "https://")):
+        return _file(text, domain)
+    if command in ("curl", "wget"):
+        urls = re.findall(r"https?://[^\s'\"]+", text)
+        if len(urls) != 1:
+            raise AddError(f"found {len(urls)} URLs in {text!r}; expected one: each is a package or a route of its own")
+        return _file(urls[0], domain)
     if command in ("pip", "uv", "poetry", "npm", "yarn", "pnpm", "helm", "cargo", "gem", "go", "brew", "apt", "git"):
         raise AddError(
             f"`{command}` is not supported yet; `waypost add` takes a `docker pull` line, an image name or a URL"
@@ -88,7 +95,10 @@ def _container(text: str, domain: str | None) -> Entry:
     except ImageNameError as error:
         raise AddError(f"{error} `waypost add` takes a `docker pull` line, an image name or a URL.") from None
     keys = {"type": "container", "name": name, "domain": domain, "upstream": upstream}
-    return Entry(name, _given(keys), domain, f"docker pull {{host}}/{name}")
+    command = "podman" if text.startswith("podman") else "docker"
+    tag = None if "@" in text else re.search(r":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$", text)
+    note = "a package is all its tags: users may pull any of them" if tag else ""
+    return Entry(name, _given(keys), domain, f"{command} pull {{host}}/{name}{tag[0] if tag else ''}", note)
 
 
 def _file(url: str, domain: str | None) -> Entry:
@@ -162,5 +172,17 @@ def new_text(domain: str | None) -> str:
 
 
 def default_domain(entry: Entry) -> str:
-    """Where an entry without a domain goes in a new file: names below .localhost lead to this machine."""
-    return f"docker.{DEFAULT_BASE}" if entry.keys["type"] == "container" else f"get.{DEFAULT_BASE}"
+    """Where an entry goes on a machine where somebody tries us.
+
+    Images at `localhost` itself: container clients do not look up names below it, and ask it without TLS.
+    """
+    return DEFAULT_BASE if entry.keys["type"] == "container" else f"get.{DEFAULT_BASE}"
+
+
+def _is_for_trying(text: str) -> bool:
+    """Whether this is a file that `new_text` began: no owner, and nothing but this machine."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+    return document.get("base_domain") == DEFAULT_BASE and "owner" not in document

@@ -84,9 +84,16 @@ def compile_file(path: Path, port: int) -> Compiled:
         encode(_policy(settings), blobs),
         tuple(files),
         tuple(warnings),
-        f"{sum(map(len, hosts.values()))} rules on {len(hosts)} hosts",
+        _summary(hosts),
         declared.hosts,
     )
+
+
+def _summary(hosts: dict[str, list[Struct]]) -> str:
+    """How much there is, without what is always there."""
+    counts = [sum(not isinstance(row, PixelRow | InstallRow) for row in rows) for rows in hosts.values()]
+    rules, used = sum(counts), sum(count > 0 for count in counts)
+    return f"{rules:,} rule{'s' * (rules != 1)} on {used:,} host{'s' * (used != 1)}"
 
 
 class _Declared:

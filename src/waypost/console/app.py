@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from waypost.console.question import PAGE, Page, Question
+from waypost.console.question import END, PAGE, Page, Question
 from waypost.events.tally import COUNTERS, Tally
 from waypost.stores.store import BY, Store, StoreError
 
@@ -67,11 +67,10 @@ def application(
     async def events(request: Request) -> Response:
         if not _may_ask(request, token):
             return _forbidden()
-        try:
-            after = int(request.query_params.get("after", "0"))
-        except ValueError:
-            return PlainTextResponse("after: expected a whole number, a cursor from the page before\n", 422)
-        return await _numbers(lambda: Page(list(store.events(after, limit=PAGE))))
+        after = request.query_params.get("after", "0")
+        if after != END and not (after.isascii() and after.isdigit()):
+            return PlainTextResponse("after: expected a whole number, a cursor from the page before, or end\n", 422)
+        return await _numbers(lambda: _page(store, after))
 
     return Starlette(
         routes=[
@@ -104,6 +103,13 @@ def not_ready(tallies: Sequence[Tally]) -> Iterator[str]:
             yield f"worker {number} has not started"
         elif silent > STALE:
             yield f"worker {number} has said nothing for {silent:.0f} s"
+
+
+def _page(store: Store, after: str) -> Page:
+    if after == END:
+        return Page([], store.last_cursor())
+    found = list(store.events(int(after), limit=PAGE))
+    return Page(found, found[-1][0] if found else int(after))
 
 
 async def _numbers(ask: Callable[[], Any]) -> Response:

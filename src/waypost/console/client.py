@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from waypost.console.question import PAGE, Page, Question
+from waypost.console.question import END, PAGE, Page, Question
 from waypost.data import DataDirectory, Running
 from waypost.stores.duckdb import DuckStore
 from waypost.stores.store import Stats, StoreError
@@ -28,7 +28,7 @@ class NoNumbers(Exception):
 
 
 class Numbers(Protocol):
-    """Somebody who can answer. Both raise NoNumbers."""
+    """Somebody who can answer. Both raise NoNumbers. `follow`: only what is stored from now on, for ever."""
 
     def stats(self, question: Question) -> Stats: ...
 
@@ -56,14 +56,14 @@ class Asked:
         return self._get("/stats", msgspec.to_builtins(question), Stats)
 
     def events(self, follow: bool) -> Iterator[dict[str, Any]]:
-        after = 0
+        after: int | str = END if follow else 0
         while True:
-            page = self._get("/events", {"after": after}, Page).events
-            for after, event in page:  # noqa: B007  the last cursor is asked from
-                yield event
-            if not page and not follow:
+            page = self._get("/events", {"after": after}, Page)
+            after = page.after
+            yield from (event for _, event in page.events)
+            if not page.events and not follow:
                 return
-            if len(page) < PAGE and follow:
+            if len(page.events) < PAGE and follow:
                 time.sleep(FOLLOW_EVERY)
 
     def _get(self, path: str, query: dict[str, Any], kind: type[T]) -> T:
@@ -80,7 +80,9 @@ class Asked:
                 f"the server answers {error.code}: {error.read(500).decode('utf-8', 'replace').strip()}"
             ) from None
         except (OSError, msgspec.MsgspecError) as error:
-            raise NoNumbers(f"the server at {self._running.console} does not answer: {error}") from None
+            raise NoNumbers(
+                f"the server at {self._running.console} does not answer; it stopped, or is busy ({error})"
+            ) from None
 
 
 class Opened:

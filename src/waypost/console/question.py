@@ -9,6 +9,7 @@ from msgspec import Struct
 from waypost.stores.store import Stats, Store
 
 PAGE = 1000  # events in one answer
+END = "end"  # instead of a cursor: go on from what is newest now
 
 
 class Question(Struct, kw_only=True, omit_defaults=True):
@@ -31,6 +32,7 @@ class Question(Struct, kw_only=True, omit_defaults=True):
 
 
 class Page(Struct):
-    """(cursor, event) pairs in the order of storing; empty when there are no more yet."""
+    """(cursor, event) pairs in the order of storing, and the cursor to go on from."""
 
     events: list[tuple[int, dict[str, Any]]]
+    after: int

@@ -17,7 +17,8 @@ from waypost.stores.store import BY, Line, Stats
 FORMATS = ("table", "json", "csv")
 EVENT_FIELDS = (
     "id", "time", "kind", "counted", "owner", "package", "domain", "version", "tag", "digest", "platform", "variables",
-    "client", "user_agent", "referer", "origin_id", "endpoint_id", "artifact", "class", "merged", "upstream", "status",
+    "client", "client_version", "user_agent", "referer", "origin_id", "endpoint_id", "artifact", "class", "merged",
+    "upstream", "status",
 )  # fmt: skip
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -34,7 +34,7 @@ class UnsafeAnswerError(ValueError):
 
 def refusal(status: int, code: str, message: str, headers: Headers = ()) -> Answer:
     """An error in the registries' own format (OCI distribution specification, "Error Codes")."""
-    body = msgspec.json.encode({"errors": [{"code": code, "message": message}]})
+    body = msgspec.json.encode({"errors": [{"code": code, "message": message}]}) + b"\n"
     return Answer(status, (("Content-Type", "application/json"), *headers), body)
 
 
