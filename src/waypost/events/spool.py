@@ -77,8 +77,7 @@ class Spool:
         self._worker = worker
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
-        self._buffer = bytearray()
-        self._waiting = 0
+        self._waiting: list[bytes] = []
         self._fd: int | None = None
         self._path = folder
         self._size = 0
@@ -96,16 +95,14 @@ class Spool:
         if len(event) > MAX_EVENT_BYTES:
             self._drop(1, len(event))
             return
-        self._buffer += _HEADER.pack(_marked(len(event)), zlib.crc32(event))
-        self._buffer += event
-        self._waiting += 1
+        self._waiting.append(event)
 
     def flush(self) -> None:
         """Write what was appended, in one call. What cannot be written whole is dropped and counted."""
         if not self._waiting:
             return
-        buffer, events = self._buffer, self._waiting
-        self._buffer, self._waiting = bytearray(), 0
+        waiting, self._waiting = self._waiting, []
+        buffer, events = b"".join(map(frame, waiting)), len(waiting)
         now = time.monotonic()
         if now - self._measured >= SIZE_CHECK_SECONDS:
             self._measure(now)
@@ -166,7 +163,7 @@ class Spool:
         self._size, self._opened = 0, now
         return True
 
-    def _write(self, buffer: bytearray, now: float) -> bool:
+    def _write(self, buffer: bytes, now: float) -> bool:
         assert self._fd is not None
         try:
             written = os.write(self._fd, buffer)
