@@ -152,7 +152,7 @@ class ContainerSite:
         self, image: Image, upstream: ImageName, verb: str, reference: str, request: Request, headers: Headers
     ) -> Asked:
         path = f"{verb}/{reference}"
-        url = f"https://{upstream.registry}/v2/{upstream.repository}/{path}"
+        url = upstream.url(path)
         # Lists have no body that a HEAD could stand for: they are fetched, and the gateway leaves it out.
         lists = verb in ("tags", "referrers")
         if request.query and lists:

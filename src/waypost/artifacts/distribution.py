@@ -193,32 +193,32 @@ def _manifest(asked: Asked, head: UpstreamHead) -> Step:
     reply = Reply(200, headers, head.body, (fact,))
     if summary.config is None or head.platform is not None or not is_digest(summary.config):
         return reply
-    return _config(
-        asked, f"https://{image.upstream.registry}/v2/{image.upstream.repository}/blobs/{summary.config}", reply
-    )
+    return _config(asked._replace(url=image.upstream.url(f"blobs/{summary.config}")), reply)
 
 
-def _config(asked: Asked, url: str, reply: Reply) -> Fetch:
-    """Asks for an image's config, which names its platform (C8). The manifest is served whatever comes of it.
+def _config(asked: Asked, reply: Reply) -> Fetch:
+    """Asks at `asked.url` for an image's config, which names its platform (C8).
 
-    Docker Hub and others count manifests, not blobs; and what is kept is asked for once.
+    The manifest is served whatever comes of it. Docker Hub and others count manifests, not blobs; and what is kept
+    is asked for once.
     """
     return Fetch(
-        url=url,
+        url=asked.url,
         scope=asked.scope,
         buffer=LARGEST_CONFIG,
-        then=partial(_with_platform, asked, url, reply),
+        then=partial(_with_platform, asked, reply),
         instead=reply,
     )
 
 
-def _with_platform(asked: Asked, url: str, reply: Reply, head: UpstreamHead) -> Step:
+def _with_platform(asked: Asked, reply: Reply, head: UpstreamHead) -> Step:
     if head.status in _REDIRECTS:
-        location = _location(asked._replace(url=url), head)
+        location = _location(asked, head)
+        if location is None:
+            return reply
         # To a storage that is not the registry no token goes along.
-        at_home = location is not None and urlsplit(location).netloc == urlsplit(url).netloc
-        further = asked if at_home else asked._replace(scope=None)
-        return reply if location is None else _config(further, location, reply)
+        at_home = urlsplit(location).netloc == urlsplit(asked.url).netloc
+        return _config(asked._replace(url=location, scope=asked.scope if at_home else None), reply)
     platform = platform_of_config(head.body) if head.status == 200 else ""
     (fact,) = reply.facts
     return msgspec.structs.replace(reply, facts=(msgspec.structs.replace(fact, platform=platform or None),))

@@ -51,6 +51,10 @@ class ImageName(Struct, frozen=True):
     def scope(self) -> str:
         return f"repository:{self.repository}:pull"
 
+    def url(self, path: str) -> str:
+        """Of "manifests/1.0" and the like in this repository (OCI distribution specification, "Endpoints")."""
+        return f"https://{self.registry}/v2/{self.repository}/{path}"
+
 
 def is_name(text: str) -> bool:
     return len(text) <= LONGEST_NAME and _NAME.fullmatch(text) is not None

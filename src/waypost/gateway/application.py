@@ -91,9 +91,8 @@ class Gateway:
             self.fetch_failures += 1
         return _refuse(final)
 
-    def take(self, hosts: CompiledHosts, policy: Policy) -> None:
-        """Another snapshot: routes at the next request, everything else likewise."""
-        self._table = Table(hosts)
+    def take(self, policy: Policy) -> None:
+        """Another snapshot's policy, from the next request on. Its routes come with the hosts."""
         self._recorder.trusted = TrustedProxies(policy.trusted_proxies)
         self._upstreams.declare(declared(policy))
         self.manifests.tag_ttl = policy.tag_ttl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from waypost.gateway.fetch import Upstreams, carry_out
@@ -13,7 +14,7 @@ from waypost.upstream.health import Health
 logger = logging.getLogger("waypost")
 
 
-def is_failure(final: Final) -> bool:
+def is_failure(final: Final) -> TypeGuard[Refuse]:
     """Whether an answer says something of the upstream's health, rather than of what was asked for."""
     return isinstance(final, Refuse) and (final.status >= 500 or final.status == 429)
 
@@ -28,13 +29,10 @@ async def ask_in_order(fetch: Fetch, upstreams: Upstreams, health: Health) -> tu
     refusals: list[Refuse] = []
     for candidate in health.order((fetch, *fetch.others), _host):
         final, body = await carry_out(candidate, upstreams)
-        failed = is_failure(final)
-        _note(health, _host(candidate), final if failed and isinstance(final, Refuse) else None)
-        lacks = isinstance(final, Refuse) and final.status == 404
-        if not failed and not (lacks and fetch.alike):
+        _note(health, _host(candidate), final if is_failure(final) else None)
+        if not isinstance(final, Refuse) or not (is_failure(final) or (final.status == 404 and fetch.alike)):
             return final, body
-        if isinstance(final, Refuse):
-            refusals.append(final)
+        refusals.append(final)
     return next((refusal for refusal in refusals if is_failure(refusal)), refusals[0]), b""
 
 

@@ -113,7 +113,7 @@ async def _follow_snapshot(file: SnapshotFile, gateway: Gateway, hosts: Compiled
         complaint = ""
         if snapshot is not None:
             hosts.swap(snapshot)
-            gateway.take(hosts, snapshot.policy)
+            gateway.take(snapshot.policy)
             state.reloads += 1
 
 
