@@ -20,7 +20,6 @@ from waypost.events.spool import Spool
 from waypost.gateway.address import TrustedProxies
 from waypost.gateway.answer import KEEP_ALIVE, render
 from waypost.gateway.application import Gateway
-from waypost.gateway.fetch import Upstreams
 from waypost.gateway.head import HeadReader
 from waypost.gateway.http1 import Server
 from waypost.gateway.limits import Limits
@@ -32,6 +31,7 @@ from waypost.routing.table import Table
 from waypost.upstream.client import Client
 from waypost.upstream.health import Health
 from waypost.upstream.manifests import ManifestStore
+from waypost.upstream.upstreams import Upstreams
 
 DATE = "Date: Sun, 22 Nov 2026 08:00:00 GMT\r\n"
 PEER = "192.0.2.7"

@@ -12,11 +12,12 @@ import msgspec
 import pytest
 
 from waypost import __version__
-from waypost.gateway.fetch import MOST_FETCHES, Upstreams, carry_out
+from waypost.gateway.fetch import MOST_FETCHES, carry_out
 from waypost.routing.decision import Fetch, Final, Headers, Redirect, Refuse, Relay, Reply, UpstreamHead
 from waypost.upstream.client import Client, Response, Target, Timeouts
 from waypost.upstream.declared import Declared, by_host
 from waypost.upstream.failure import UpstreamError, UpstreamMisbehaved
+from waypost.upstream.upstreams import Upstreams
 
 Handler = Callable[["Exchange"], Awaitable[None]]
 CHALLENGE = b'www-authenticate: Bearer realm="https://auth.example/token",service="s"\r\n'

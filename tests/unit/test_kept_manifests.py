@@ -12,13 +12,13 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from waypost.gateway.fetch import Upstreams
 from waypost.gateway.manifests import UNKNOWN_SECONDS, Manifests, accepts
 from waypost.routing.decision import Fetch, Keep, Refuse, Reply, UpstreamHead
 from waypost.upstream.client import Client, Timeouts
 from waypost.upstream.declared import Declared, by_host
 from waypost.upstream.health import Health
 from waypost.upstream.manifests import ManifestStore
+from waypost.upstream.upstreams import Upstreams
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 FIRST, SECOND = b'{"schemaVersion": 2, "n": 1}', b'{"schemaVersion": 2, "n": 2}'

@@ -8,7 +8,6 @@ from waypost.artifacts.snapshot import Policy
 from waypost.events.spool import Spool
 from waypost.gateway.address import TrustedProxies
 from waypost.gateway.answer import Answer, refusal
-from waypost.gateway.fetch import Upstreams
 from waypost.gateway.manifests import Manifests
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts
@@ -16,6 +15,7 @@ from waypost.routing.decision import Fetch, Redirect, Refuse, Relay, Reply
 from waypost.routing.request import Request
 from waypost.routing.table import Table
 from waypost.upstream.declared import Declared, by_host
+from waypost.upstream.upstreams import Upstreams
 
 
 class Gateway:

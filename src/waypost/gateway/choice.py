@@ -6,10 +6,11 @@ import logging
 from typing import TypeGuard
 from urllib.parse import urlsplit
 
-from waypost.gateway.fetch import Upstreams, carry_out
+from waypost.gateway.fetch import carry_out
 from waypost.routing.decision import Fetch, Final, Refuse
 from waypost.upstream.client import Response
 from waypost.upstream.health import Health
+from waypost.upstream.upstreams import Upstreams
 
 logger = logging.getLogger("waypost")
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
-from waypost.routing.decision import Fetch, Final, Headers, Redirect, Refuse, Relay, UpstreamHead
-from waypost.upstream.client import Client, Response, Target
-from waypost.upstream.declared import Declared
+from waypost.routing.decision import Fetch, Final, Redirect, Refuse, Relay, UpstreamHead
+from waypost.upstream.client import Response, Target
 from waypost.upstream.failure import (
     UpstreamBusy,
     UpstreamError,
@@ -18,7 +16,7 @@ from waypost.upstream.failure import (
     UpstreamUnreachable,
 )
 from waypost.upstream.guard import check_handed_over
-from waypost.upstream.tokens import Tokens
+from waypost.upstream.upstreams import Upstreams
 
 # A Fetch may lead to a Fetch (an upstream that redirects to itself). Beyond this many it is a loop.
 MOST_FETCHES = 5
@@ -32,23 +30,6 @@ _CODES: dict[type[UpstreamError], tuple[int, str]] = {
     UpstreamForbidden: (502, "UPSTREAM_FORBIDDEN"),
     UpstreamBusy: (429, "TOOMANYREQUESTS"),
 }
-
-
-class Upstreams:
-    """All that a worker needs to talk to upstreams. One per worker, made inside its event loop."""
-
-    def __init__(self, client: Client, tokens: Tokens | None = None) -> None:
-        self.client = client
-        self.tokens = tokens or Tokens(client)
-
-    def declare(self, declared: Mapping[str, Declared]) -> None:
-        """Takes other declared upstreams from the next request on; requests under way end as they began."""
-        if declared != self.client.declared:
-            self.client.declared = declared
-            self.tokens.forget()
-
-    async def close(self) -> None:
-        await self.client.close()
 
 
 async def carry_out(fetch: Fetch, upstreams: Upstreams) -> tuple[Final, Response | bytes]:
@@ -89,7 +70,7 @@ def refusal(error: UpstreamError) -> Refuse:
 
 
 async def _once(fetch: Fetch, upstreams: Upstreams) -> tuple[Final | Fetch, Response | bytes]:
-    answer = await _ask(fetch, upstreams)
+    answer = await upstreams.open(fetch.method, fetch.url, fetch.headers, fetch.scope)
     streaming = False
     try:
         body = await answer.read(fetch.buffer) if fetch.buffer else b""
@@ -111,33 +92,3 @@ def _check_redirect(upstream: Target, decision: Redirect) -> None:
         check_handed_over(urlsplit(decision.location).hostname or "")
     except UpstreamForbidden as forbidden:
         raise UpstreamForbidden(upstream.host, forbidden.why) from None
-
-
-async def _ask(fetch: Fetch, upstreams: Upstreams) -> Response:
-    """The upstream's answer, by token if it wants one. A 401 that no token helps against is an answer."""
-    client, tokens = upstreams.client, upstreams.tokens
-    target = client.target(fetch.url)
-    # A token must not cross a network in the clear, unless the operator sends us there that way.
-    secure = target.declared or target.url.scheme == "https"
-    if fetch.scope is None or not secure:
-        return await client.open(fetch.method, fetch.url, fetch.headers)
-    host, scope = target.host, fetch.scope
-    held = tokens.held(host, scope)
-    answer = await client.open(fetch.method, fetch.url, _with(fetch.headers, held))
-    if answer.status != 401:
-        return answer
-    try:
-        if held is not None:
-            tokens.drop(host, scope, held)
-        token = await tokens.ask(host, scope, answer.header_all("www-authenticate"))
-    except BaseException:
-        await answer.aclose()
-        raise
-    if token is None:
-        return answer
-    await answer.aclose()
-    return await client.open(fetch.method, fetch.url, _with(fetch.headers, token))
-
-
-def _with(headers: Iterable[tuple[str, str]], token: str | None) -> Headers:
-    return (*headers, ("Authorization", f"Bearer {token}")) if token else tuple(headers)

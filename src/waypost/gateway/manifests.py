@@ -23,11 +23,11 @@ import msgspec
 
 from waypost.artifacts.oci import INDEX_TYPES
 from waypost.gateway.choice import ask_in_order, is_failure
-from waypost.gateway.fetch import Upstreams
 from waypost.routing.decision import Fetch, Final, Headers, Keep, Refuse, Reply, UpstreamHead
 from waypost.upstream.client import Response
 from waypost.upstream.health import Health
 from waypost.upstream.manifests import Manifest, ManifestStore, Tag
+from waypost.upstream.upstreams import Upstreams
 
 # How long, in seconds, it is remembered that something does not exist: cosign asks for many such tags.
 UNKNOWN_SECONDS = 10.0

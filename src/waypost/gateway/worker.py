@@ -19,7 +19,6 @@ from waypost.events.spool import Spool
 from waypost.events.tally import Tally
 from waypost.gateway.address import TrustedProxies
 from waypost.gateway.application import Gateway, declared
-from waypost.gateway.fetch import Upstreams
 from waypost.gateway.http1 import Server
 from waypost.gateway.limits import Limits
 from waypost.gateway.manifests import Manifests
@@ -28,6 +27,7 @@ from waypost.gateway.reload import CompiledHosts, SnapshotFile
 from waypost.upstream.client import Client
 from waypost.upstream.health import Health
 from waypost.upstream.manifests import ManifestStore
+from waypost.upstream.upstreams import Upstreams
 
 if TYPE_CHECKING:
     from waypost.data import DataDirectory
