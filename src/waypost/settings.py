@@ -88,7 +88,8 @@ class Domain(Struct, forbid_unknown_fields=True):
 
     host: str
     base_url: str | None = None
-    login: Literal["none"] = "none"
+    login: Literal["none", "pass-through"] = "none"
+    login_upstream: str | None = None
 
 
 class Upstream(Struct, forbid_unknown_fields=True):
@@ -96,6 +97,9 @@ class Upstream(Struct, forbid_unknown_fields=True):
 
     host: str
     connect: str | None = None
+    username: str | None = None
+    password_env: str | None = None
+    password_file: str | None = None
 
 
 class Settings(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -118,8 +122,7 @@ class Settings(Struct, forbid_unknown_fields=True, kw_only=True):
 # Keys that the contract names and that later work brings: refused with "not yet", not as a typing mistake.
 NOT_YET = {
     "database", "geo", "retention", "tls", "console",
-    "domain.login_upstream", "domain.fallback", "domain.http", "domain.hsts",
-    "upstream.username", "upstream.password_env", "upstream.password_file",
+    "domain.fallback", "domain.http", "domain.hsts",
 }  # fmt: skip
 
 
@@ -247,6 +250,8 @@ def _check_values(settings: Settings, complain: Any) -> None:
         seen[domain.host] = index
         if domain.base_url is not None and not re.fullmatch(r"https?://[a-z0-9.\[\]:_-]+/?", domain.base_url):
             complain(f"domain[{index}].base_url", domain.base_url, "http(s)://HOST or http(s)://HOST:PORT, lower case")
+        if domain.login_upstream is not None and domain.login == "none":
+            complain(f"domain[{index}].login_upstream", domain.login_upstream, 'login = "pass-through" beside it')
     for index, package in enumerate(settings.package):
         if not package.name.strip() or not package.name.isprintable():
             complain(f"package[{index}].name", package.name, "a name")
@@ -266,6 +271,23 @@ def _check_values(settings: Settings, complain: Any) -> None:
         hosts.add(upstream.host)
         if upstream.connect is not None and not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:_-]+/?", upstream.connect):
             complain(f"upstream[{index}].connect", upstream.connect, "http(s)://HOST or http(s)://HOST:PORT")
+        _account(upstream, f"upstream[{index}]", complain)
+
+
+def _account(upstream: Upstream, key: str, complain: Any) -> None:
+    """A name and one place for its password, or none of it."""
+    places = [name for name in ("password_env", "password_file") if getattr(upstream, name) is not None]
+    if upstream.username is None and places:
+        complain(f"{key}.username", "nothing", f"the name that {places[0]} is the password of")
+    if upstream.username is not None and len(places) != 1:
+        expected = "either password_env (a variable of the environment) or password_file (its first line)"
+        complain(f"{key}.{places[1]}" if places else f"{key}.username", "both" if places else "no password", expected)
+    # RFC 7617 section 2: the first colon ends the name.
+    if upstream.username is not None and (not upstream.username or ":" in upstream.username):
+        complain(f"{key}.username", upstream.username, "a name without a colon")
+    for name in places:
+        if not getattr(upstream, name):
+            complain(f"{key}.{name}", getattr(upstream, name), "a name")
 
 
 def _domains(entry: Package | Collection, key: str, complain: Any) -> None:

@@ -1,14 +1,14 @@
-"""Public container images: the OCI distribution API under /v2/, spoken by us, answered by the upstream.
+"""Container images: the OCI distribution API under /v2/, spoken by us, answered by the upstream.
 
-We own the conversation: clients need no token, names on the domain are independent of names upstream, and
-several registries may stand behind one domain. Manifests and tag lists pass through us; layers do not where
-the upstream redirects to its storage. docs/request-handling.md tells it to users.
+We own the conversation: clients know nothing of the upstream's tokens, names on the domain are independent of
+names upstream, and several registries may stand behind one domain. Manifests and tag lists pass through us; layers
+do not where the upstream redirects to its storage. docs/request-handling.md tells it to users.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from operator import itemgetter
 from urllib.parse import quote, unquote
@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from waypost.artifacts.distribution import URL_SAFE, Asked, Image
 from waypost.artifacts.kind import Clash, Collection, DeclarationError, HostPolicy, Kind, Package
+from waypost.artifacts.login import PING, PassThrough
 from waypost.artifacts.reference import (
     ImageName,
     ImageNameError,
@@ -28,7 +29,8 @@ from waypost.artifacts.reference import (
     parse_upstream,
     qualify,
 )
-from waypost.routing.decision import Decision, Fetch, Headers, Keep, Refuse, Reply
+from waypost.artifacts.token import Token
+from waypost.routing.decision import Decision, Fetch, Headers, Keep, Refuse
 from waypost.routing.pattern import Pattern, PatternError
 from waypost.routing.request import Request
 
@@ -61,11 +63,6 @@ class PatternRow(Struct, frozen=True, array_like=True, tag="container-pattern"):
     repository: str = "{name}"
 
 
-_PING = Reply(
-    200,
-    (("Content-Type", "application/json"), ("Docker-Distribution-API-Version", "registry/2.0")),
-    b"{}",
-)
 _READ_ONLY = Refuse(
     405,
     "UNSUPPORTED",
@@ -96,25 +93,30 @@ class ContainerSite:
             if isinstance(row, ContainerRow)
         }
         self._patterns = Patterns([row for row in rows if isinstance(row, PatternRow)])
+        registry = policy.login_upstream if policy.login == "pass-through" else None
+        self._login = PassThrough(self._base, registry, self._find) if registry is not None else None
 
     def decide(self, request: Request) -> Decision | None:
         path = request.path
         if not path.startswith("/v2") or path[3:4] not in ("", "/"):
-            return None
+            return self._login.token(request) if self._login is not None and path == "/token" else None
         if request.method not in ("GET", "HEAD"):
             return _READ_ONLY
         rest = (unquote(path) if "%" in path else path)[4:]
         if not rest:
-            return _PING
+            return PING if self._login is None else self._login.ping(request)
         if rest == "_catalog":
             return _NO_CATALOG
         name, verb, reference = _split(rest)
         if verb not in _PASSED:
             return _NO_PATH
         image = self._find(name)
+        token = self._login.admit(request, name, image) if self._login is not None and is_name(name) else None
+        if isinstance(token, Refuse):
+            return token
         if image is None:
             return _unknown_name(name)
-        return _check(verb, reference) or self._ask(image, verb, reference, request)
+        return _check(verb, reference) or self._ask(image, verb, reference, request, token)
 
     def explain(self, request: Request) -> list[str]:
         if not request.path.startswith("/v2/"):
@@ -131,25 +133,35 @@ class ContainerSite:
     def _find(self, name: str) -> Image | None:
         return self._images.get(name) or self._patterns.find(name)
 
-    def _ask(self, image: Image, verb: str, reference: str, request: Request) -> Fetch:
-        """The same question to the upstream, or to several of them."""
+    def _ask(self, image: Image, verb: str, reference: str, request: Request, token: Token | None) -> Fetch:
+        """The same question to the upstream, or to several of them. A login is good for one registry only."""
         passed = _PASSED[verb]
         headers = tuple((name.title(), value) for name, value in request.headers if name in passed)
+        authorization = token.authorization or None if token is not None else None
         first, *others = (
-            self._question(image, upstream, verb, reference, request, headers).fetch()
+            self._question(image, upstream, verb, reference, request, headers, authorization).fetch()
             for upstream in (image.upstream, *image.others)
+            if authorization is None or (token is not None and token.opens(upstream.registry, upstream.repository))
         )
         if verb != "manifests" and not others:
             return first
+        asked = f"{self._base}/{image.name}"
         return msgspec.structs.replace(
             first,
             others=tuple(others),
             alike=":" in reference,
-            keep=_keep(f"{self._base}/{image.name}", image, reference, headers) if verb == "manifests" else None,
+            keep=_keep(asked, image, reference, headers, authorization is not None) if verb == "manifests" else None,
         )
 
     def _question(
-        self, image: Image, upstream: ImageName, verb: str, reference: str, request: Request, headers: Headers
+        self,
+        image: Image,
+        upstream: ImageName,
+        verb: str,
+        reference: str,
+        request: Request,
+        headers: Headers,
+        authorization: str | None,
     ) -> Asked:
         path = f"{verb}/{reference}"
         url = upstream.url(path)
@@ -167,24 +179,26 @@ class ContainerSite:
             headers=headers,
             scope=upstream.scope,
             secure=self._secure or request.scheme == "https",
+            authorization=authorization,
+            challenge=self._login.challenge(image.name, "insufficient_scope") if self._login is not None else (),
         )
 
 
 def _image(row: ContainerRow) -> Image:
     upstream = ImageName(row.registry, row.repository)
     others = tuple(ImageName(registry, repository) for registry, repository in row.others)
-    return Image(row.name, upstream, row.package, row.owner, row.proxy, others)
+    return Image(row.name, upstream, row.package, row.owner, row.proxy, others, published=True)
 
 
-def _keep(asked: str, image: Image, reference: str, headers: Headers) -> Keep | None:
-    """Manifests of public images may be kept. A conditional question is left to the registry: few clients ask one."""
+def _keep(asked: str, image: Image, reference: str, headers: Headers, private: bool) -> Keep | None:
+    """Manifests may be kept. A conditional question is left to the registry: few clients ask one."""
     accept = []
     for name, value in headers:
         if name == "If-None-Match":
             return None
         accept.append(value)
     repository = f"{image.upstream.registry}/{image.upstream.repository}"
-    return Keep(f"{asked} {reference}", repository, reference, ", ".join(accept))
+    return Keep(f"{asked} {reference}", repository, reference, ", ".join(accept), private)
 
 
 class Patterns:
@@ -307,6 +321,25 @@ def collect(collection: Collection) -> list[PatternRow]:
         expected = "a registry, or one with a template: ghcr.io/mirror/{name}, ghcr.io/{1}/{2}"
         raise DeclarationError("upstream", collection.upstream, expected)
     return [PatternRow(collection.pattern, host, collection.owner, template)]
+
+
+def registries(rows: Iterable[Struct]) -> list[str]:
+    """The registries that images of these rows lead to, in the order in which they are declared."""
+    found: dict[str, None] = {}
+    for row in rows:
+        if isinstance(row, ContainerRow | PatternRow):
+            found[row.registry] = None
+        if isinstance(row, ContainerRow):
+            found.update(dict.fromkeys(registry for registry, _ in row.others))
+    return list(found)
+
+
+def registry_called(name: str) -> str | None:
+    """The host that answers for a registry that people call so ("docker.io"); None if it is no name of one."""
+    try:
+        return parse_registry(name)
+    except ImageNameError:
+        return None
 
 
 def clashes(rows: Sequence[ContainerRow | PatternRow]) -> list[Clash]:

@@ -47,7 +47,10 @@ Step = Redirect | Reply | Refuse | Relay | Fetch
 
 
 class Image(Struct, frozen=True):
-    """What a request is about: the public name, and where it leads."""
+    """What a request is about: the public name, and where it leads.
+
+    published  by name, and not only as one of those that a pattern matches
+    """
 
     name: str
     upstream: ImageName
@@ -55,6 +58,7 @@ class Image(Struct, frozen=True):
     owner: str | None
     proxy: bool = False
     others: tuple[ImageName, ...] = ()
+    published: bool = False
 
     def fact(
         self, kind: str, summary: Summary | None = None, tag: str | None = None, digest: str | None = None
@@ -72,12 +76,14 @@ class Image(Struct, frozen=True):
 
 
 class Asked(NamedTuple):
-    """One question to an upstream. `url` and `scope` change when the upstream redirects us; the rest stays.
+    """One question to an upstream. When it redirects us, `url` changes, and what is good for one host stays there.
 
-    verb    manifests, blobs, tags or referrers
-    ours    the same question, asked of us
-    scope   of the token, if the upstream wants one
-    secure  the client reached us by https
+    verb           manifests, blobs, tags or referrers
+    ours           the same question, asked of us
+    scope          of the token, if the upstream wants one
+    secure         the client reached us by https
+    authorization  what the client was granted upstream; None: we ask as everybody may
+    challenge      how the client is told that it needs a login; none where there is no login
     """
 
     image: Image
@@ -89,6 +95,13 @@ class Asked(NamedTuple):
     headers: Headers
     scope: str | None
     secure: bool
+    authorization: str | None = None
+    challenge: Headers = ()
+
+    @property
+    def is_published(self) -> bool:
+        """Where people log in, only what they may read themselves is theirs."""
+        return self.image.published and not self.challenge
 
     def has(self, name: str) -> bool:
         """Whether we send this header; `name` in lower case."""
@@ -101,9 +114,19 @@ class Asked(NamedTuple):
             method=self.method,
             headers=self.headers,
             scope=self.scope,
+            authorization=self.authorization,
+            published=self.is_published,
             buffer=LARGEST_MANIFEST if buffered else 0,
             then=partial(_answer, self),
         )
+
+    def moved(self, location: str) -> Asked:
+        """The same question where an upstream redirects us. A login stays with the host that it was granted by."""
+        at_home = urlsplit(location).netloc == urlsplit(self.url).netloc
+        repository = _REGISTRY_PATH.fullmatch(urlsplit(location).path)
+        # A token is good for the host that it was asked for: elsewhere a new one, for the name used there.
+        scope = f"repository:{repository[1]}:pull" if repository else self.scope if at_home else None
+        return self._replace(url=location, scope=scope, authorization=self.authorization if at_home else None)
 
 
 def _answer(asked: Asked, head: UpstreamHead) -> Step:
@@ -133,9 +156,7 @@ def _redirected(asked: Asked, head: UpstreamHead) -> Step:
         location = parts._replace(scheme="https").geturl()
     elif asked.verb == "blobs" and not repository and _may_follow(asked, parts.scheme):
         return Redirect(location, _blob_facts(asked))
-    # A token is good for the host that it was asked for: elsewhere a new one, for the name used there.
-    scope = f"repository:{repository[1]}:pull" if repository else asked.scope if at_home else None
-    return asked._replace(url=location, scope=scope).fetch()
+    return asked.moved(location).fetch()
 
 
 def _may_follow(asked: Asked, scheme: str) -> bool:
@@ -205,6 +226,8 @@ def _config(asked: Asked, reply: Reply) -> Fetch:
     return Fetch(
         url=asked.url,
         scope=asked.scope,
+        authorization=asked.authorization,
+        published=asked.is_published,
         buffer=LARGEST_CONFIG,
         then=partial(_with_platform, asked, reply),
         instead=reply,
@@ -216,9 +239,7 @@ def _with_platform(asked: Asked, reply: Reply, head: UpstreamHead) -> Step:
         location = _location(asked, head)
         if location is None:
             return reply
-        # To a storage that is not the registry no token goes along.
-        at_home = urlsplit(location).netloc == urlsplit(asked.url).netloc
-        return _config(asked._replace(url=location, scope=asked.scope if at_home else None), reply)
+        return _config(asked.moved(location), reply)
     platform = platform_of_config(head.body) if head.status == 200 else ""
     (fact,) = reply.facts
     return msgspec.structs.replace(reply, facts=(msgspec.structs.replace(fact, platform=platform or None),))
@@ -267,8 +288,8 @@ def _ours(link: str, url: str) -> str:
     return _LINK_TARGET.sub(target, link)
 
 
-# What an upstream's status becomes: (status, code, what is said). The client knows the public name only, and
-# gets no challenge: this domain is public, so a token of theirs would not help.
+# What an upstream's status becomes: (status, code, what is said). The client knows the public name only. Where
+# nobody logs in it gets no challenge: a token of theirs would not help.
 _FAILURES = {
     401: (401, "UNAUTHORIZED", "is not public at its registry"),
     403: (403, "DENIED", "is not public at its registry"),
@@ -292,6 +313,12 @@ def _failed(asked: Asked, head: UpstreamHead) -> Step:
     name = asked.image.name
     if asked.verb != "tags":
         name += f"{'@' if ':' in asked.reference else ':'}{asked.reference}"
+    # To whoever has not logged in yet, Google says 403 where others say 401. A login may help against both.
+    if asked.challenge and (status == 401 or (status == 403 and asked.authorization is None)):
+        may_not = "may not be read with this login" if asked.authorization else "needs a login"
+        return Refuse(401, "UNAUTHORIZED", f"{name} {may_not}.", asked.challenge)
+    if asked.authorization and status == 403:
+        why = "may not be read with this login"
     said = _said(head.body) if status == 404 else ""
     return Refuse(status, code or _UNKNOWN[asked.verb], f"{name} {why}{said}.", headers)
 

@@ -61,10 +61,15 @@ class Clash(Struct, frozen=True):
 
 
 class HostPolicy(Struct, frozen=True, array_like=True):
-    """What holds for a whole host. `base_url` has no trailing slash; links are built from it, never from Host."""
+    """What holds for a whole host. `base_url` has no trailing slash; links are built from it, never from Host.
+
+    login           none, or pass-through: users log in at the registries behind the host
+    login_upstream  the registry that checks a login which names no image; with pass-through only
+    """
 
     base_url: str
     login: str = "none"
+    login_upstream: str | None = None
 
 
 class Kind(Struct, frozen=True, kw_only=True):

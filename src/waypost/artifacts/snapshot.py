@@ -39,10 +39,16 @@ class SnapshotError(Exception):
 
 
 class UpstreamRow(Struct, frozen=True, array_like=True):
-    """A declared upstream: `connect` (a base URL) is where https://HOST/… is really fetched from."""
+    """A declared upstream: `connect` (a base URL) is where https://HOST/… is really fetched from.
+
+    Of the operator's account there, the name and where its password is found; the password itself is never here.
+    """
 
     host: str
     connect: str | None = None
+    username: str | None = None
+    password_env: str | None = None
+    password_file: str | None = None
 
 
 class Policy(Struct, frozen=True, kw_only=True):

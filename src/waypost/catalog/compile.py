@@ -8,14 +8,15 @@ from pathlib import Path
 from msgspec import Struct
 
 from waypost.artifacts import container
-from waypost.artifacts.kind import Clash, Collection, DeclarationError, HostPolicy
+from waypost.artifacts.kind import Clash, Collection, DeclarationError
 from waypost.artifacts.pixel import PixelRow
 from waypost.artifacts.registry import kinds
 from waypost.artifacts.snapshot import Host, Policy, Snapshot, UpstreamRow, by_kind, decode_host, encode, encode_host
 from waypost.artifacts.telemetry import InstallRow
 from waypost.catalog.imported import read_manifest
+from waypost.catalog.logins import Logins, account_warnings
 from waypost.routing.manifest import ManifestError
-from waypost.settings import HOST, Package, Problem, Settings, SettingsError, SettingsFile, load
+from waypost.settings import HOST, Package, Problem, Settings, SettingsError, SettingsFile, Upstream, load
 
 # How a default host is made of owner and base domain: {type} → label. Other types take their own name.
 _LABELS = {"container": "docker", "file": "gateway", "python": "gateway"}
@@ -68,20 +69,24 @@ def compile_file(path: Path, port: int) -> Compiled:
             problems.append(file.problem(f"manifests[{index}]", found, f"a readable file ({error.strerror})"))
         except ExceptionGroup as group:
             problems.extend(_manifest_problem(manifest, error) for error in group.exceptions)
+    logins = Logins(file, hosts)
+    problems += logins.problems
     if problems:
         raise SettingsError(problems)
     # In manifests the first of two equal rules wins: worth a warning, since the second never answers.
     warnings = [
         f"{host}: {clash.why}; the first one wins" for host in sorted(imported) for clash in _clashes(hosts[host])
     ]
+    policy = _policy(settings, path.parent)
+    warnings += [*logins.warnings, *account_warnings(policy)]
 
-    policies = {domain.host: domain.base_url for domain in settings.domain}
+    base_urls = {domain.host: domain.base_url for domain in settings.domain}
     blobs = (
-        (host, encode_host(Host(host, HostPolicy(_base_url(policies.get(host), host, port)), rows)))
+        (host, encode_host(Host(host, logins.policy(host, _base_url(base_urls.get(host), host, port)), rows)))
         for host, rows in hosts.items()
     )
     return Compiled(
-        encode(_policy(settings), blobs),
+        encode(policy, blobs),
         tuple(files),
         tuple(warnings),
         _summary(hosts),
@@ -198,7 +203,14 @@ def _manifest_problem(manifest: Path, error: Exception) -> Problem:
     return Problem(str(manifest), error.line, error.where, "", error.message)
 
 
-def _policy(settings: Settings) -> Policy:
+def _upstream(upstream: Upstream, folder: Path) -> UpstreamRow:
+    # Docker Hub's images are asked for under another name than people know it by.
+    host = container.registry_called(upstream.host) if upstream.username is not None else None
+    file = None if upstream.password_file is None else str((folder / upstream.password_file).resolve())
+    return UpstreamRow(host or upstream.host, upstream.connect, upstream.username, upstream.password_env, file)
+
+
+def _policy(settings: Settings, folder: Path) -> Policy:
     return Policy(
         trusted_proxies=tuple(settings.server.trusted_proxies),
         rotation=settings.identity.rotation,
@@ -207,5 +219,5 @@ def _policy(settings: Settings) -> Policy:
         merge_seconds=settings.count.merge_seconds,
         tag_ttl=settings.containers.tag_ttl,
         cache_bytes=settings.containers.cache_bytes,
-        upstreams=tuple(UpstreamRow(upstream.host, upstream.connect) for upstream in settings.upstream),
+        upstreams=tuple(_upstream(upstream, folder) for upstream in settings.upstream),
     )

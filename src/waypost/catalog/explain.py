@@ -7,7 +7,7 @@ from typing import TypeAlias
 from urllib.parse import quote, urlsplit
 
 from waypost.artifacts.snapshot import Snapshot, decode_host, sites_of
-from waypost.routing.decision import Decision, Fact, Fetch, Redirect, Refuse, Reply
+from waypost.routing.decision import Decision, Fact, Fetch, Login, Redirect, Refuse, Reply
 from waypost.routing.request import Request
 from waypost.routing.site import Site
 from waypost.routing.table import Table
@@ -65,6 +65,8 @@ def _answer(decision: Decision) -> list[str]:
         return [f"  fetched from {decision.url} and passed on"]
     if isinstance(decision, Reply):
         return [f"  {decision.status}, answered here"]
+    if isinstance(decision, Login):
+        return [f"  the login is checked at {decision.registry}, and a token of its own handed on"]
     return [f"  {decision.status} {decision.code}: {decision.message}"]
 
 
@@ -73,6 +75,8 @@ def _counted(request: Request, decision: Decision, left_out: LeftOut) -> list[st
         return ["counted: nothing; only answers that went well count (C1)"]
     if any(name in ("dnt", "sec-gpc") and value == "1" for name, value in request.headers):
         return ["counted: nothing, and nothing is recorded: the client asks not to be tracked (C5)"]
+    if isinstance(decision, Login):
+        return ["counted: nothing; a login is no download"]
     if isinstance(decision, Fetch):
         return ["counted: depends on what the upstream answers; see docs/what-we-count.md"]
     if not decision.facts:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
+import msgspec
+
 from waypost.artifacts.snapshot import Policy
 from waypost.events.spool import Spool
 from waypost.gateway.address import TrustedProxies
 from waypost.gateway.answer import Answer, refusal
+from waypost.gateway.fetch import log_in
 from waypost.gateway.manifests import Manifests
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts
-from waypost.routing.decision import Fetch, Redirect, Refuse, Relay, Reply
+from waypost.routing.decision import Fetch, Login, Redirect, Refuse, Relay, Reply
 from waypost.routing.request import Request
 from waypost.routing.table import Table
 from waypost.upstream.declared import Declared, by_host
@@ -53,6 +56,8 @@ class Gateway:
             return self._fetch(request, decision, peer)  # type: ignore[arg-type]
         if kind is Reply:
             return self._reply(request, decision, peer)  # type: ignore[arg-type]
+        if kind is Login:
+            return self._log_in(request, decision, peer)  # type: ignore[arg-type]
         self.refused += 1
         return _refuse(decision)  # type: ignore[arg-type]
 
@@ -86,6 +91,13 @@ class Gateway:
             if final.facts and final.status < 400:
                 self._recorder.record(request, final.facts, final.status, peer)
             return Answer(final.status, final.headers, body)
+        return self._refused(final)
+
+    async def _log_in(self, request: Request, login: Login, peer: str) -> Answer:
+        final = await log_in(login, self._upstreams)
+        return self._reply(request, final, peer) if isinstance(final, Reply) else self._refused(final)
+
+    def _refused(self, final: Refuse) -> Answer:
         self.refused += 1
         if final.status >= 500:
             self.fetch_failures += 1
@@ -105,4 +117,4 @@ def _refuse(decision: Refuse) -> Answer:
 
 
 def declared(policy: Policy) -> dict[str, Declared]:
-    return by_host(Declared(host=row.host, connect=row.connect) for row in policy.upstreams)
+    return by_host(Declared(**msgspec.structs.asdict(row)) for row in policy.upstreams)

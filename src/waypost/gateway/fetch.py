@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import urlsplit
 
-from waypost.routing.decision import Fetch, Final, Redirect, Refuse, Relay, UpstreamHead
+from waypost.routing.decision import Fetch, Final, Login, Redirect, Refuse, Relay, Reply, UpstreamHead
 from waypost.upstream.client import Response, Target
 from waypost.upstream.failure import (
     UpstreamBusy,
@@ -52,6 +52,14 @@ async def carry_out(fetch: Fetch, upstreams: Upstreams) -> tuple[Final, Response
         return fetch.instead or refusal(error), b""
 
 
+async def log_in(login: Login, upstreams: Upstreams) -> Reply | Refuse:
+    """Never raises UpstreamError: a failure becomes a Refuse that names the upstream."""
+    try:
+        return login.then(await upstreams.log_in(login.registry, login.scopes, login.credentials))
+    except UpstreamError as error:
+        return refusal(error)
+
+
 async def _within_its_time(fetch: Fetch, upstreams: Upstreams) -> tuple[Final | Fetch, Response | bytes]:
     if fetch.instead is None:
         return await _once(fetch, upstreams)
@@ -70,7 +78,14 @@ def refusal(error: UpstreamError) -> Refuse:
 
 
 async def _once(fetch: Fetch, upstreams: Upstreams) -> tuple[Final | Fetch, Response | bytes]:
-    answer = await upstreams.open(fetch.method, fetch.url, fetch.headers, fetch.scope)
+    answer = await upstreams.open(
+        fetch.method,
+        fetch.url,
+        fetch.headers,
+        scope=fetch.scope,
+        published=fetch.published,
+        authorization=fetch.authorization,
+    )
     streaming = False
     try:
         body = await answer.read(fetch.buffer) if fetch.buffer else b""

@@ -1,4 +1,4 @@
-"""Public manifests, asked for once: kept by digest for ever, by tag for a while, and served when upstreams are down.
+"""Manifests, asked for once: kept by digest for ever, by tag for a while, and served when upstreams are down.
 
 What a request for a manifest goes through, in order:
 
@@ -7,6 +7,8 @@ What a request for a manifest goes through, in order:
 3. A tag that is older is confirmed by HEAD, which registries do not meter; only if it moved is it fetched.
 4. Who asks the same at the same time waits for the one answer.
 5. If every upstream fails (down, 429, 5xx), what a tag meant last is served, and the answer says that it is old.
+
+Private ones (Keep.private) go another way: their upstream is asked each time whether their asker may read them.
 
 Age and Cache-Status (RFC 9111, RFC 9211) say which it was.
 """
@@ -75,7 +77,7 @@ class Manifests:
     def at_once(self, fetch: Fetch) -> Reply | None:
         """The answer, if it is in memory and needs nobody's confirmation."""
         keep = fetch.keep
-        if keep is None:
+        if keep is None or keep.private:
             return None
         ready = self._ready.get((fetch.method, keep.asked, keep.accept))
         if ready is None:
@@ -95,9 +97,40 @@ class Manifests:
         keep = fetch.keep
         if keep is None:
             return await ask_in_order(fetch, self._upstreams, self.health)
+        if keep.private:
+            return await self._private(fetch, keep)
         if ":" in keep.reference:
             return await self._by_digest(fetch, keep), b""
         return await self._by_tag(fetch, keep), b""
+
+    async def _private(self, fetch: Fetch, keep: Keep) -> Outcome:
+        """A manifest that the upstream must let its asker read, now: by HEAD where its bytes are kept, which
+        spares a fetch that registries meter. Nobody else's answer is shared, and none is older than this moment.
+        """
+        # Whatever is public under the same name is kept apart: to read the one says nothing of the other.
+        keep = msgspec.structs.replace(keep, repository=f"{keep.repository} (private)")
+        manifest = await self._last(keep) if fetch.method == "GET" else None
+        if manifest is not None:
+            head, _ = await ask_in_order(_as_head(fetch), self._upstreams, self.health)
+            if isinstance(head, Reply) and _header(head.headers, "docker-content-digest") == manifest.digest:
+                self.hits += 1
+                final = _again(fetch, manifest)
+                return (_told(final, None, HIT) if isinstance(final, Reply) else final), b""
+        final, body = await ask_in_order(fetch, self._upstreams, self.health)
+        if isinstance(final, Reply) and final.status == 200 and fetch.method == "GET":
+            await self._learn(fetch, keep, final)
+        return final, body
+
+    async def _last(self, keep: Keep) -> Manifest | None:
+        """What a reference meant last, if its bytes are kept and fit what is asked for."""
+        digest = keep.reference
+        if ":" not in digest:
+            tag = await self._on_disk(self._store.tag, keep.repository, keep.reference, keep.accept)
+            if tag is None:
+                return None
+            digest = tag.digest
+        manifest = await self._kept(keep.repository, digest)
+        return manifest if manifest is not None and accepts(keep.accept, manifest.media_type) else None
 
     def forget(self) -> None:
         """The configuration changed: answers are made anew from what is kept."""
@@ -186,8 +219,7 @@ class Manifests:
 
     async def _confirm(self, fetch: Fetch, keep: Keep, tag: Tag, manifest: Manifest) -> Final | None:
         """The kept manifest, if the tag still means it or nobody can tell; None if it must be fetched."""
-        question = msgspec.structs.replace(fetch, **_HEAD, others=tuple(_as_head(other) for other in fetch.others))
-        head, _ = await ask_in_order(question, self._upstreams, self.health)
+        head, _ = await ask_in_order(_as_head(fetch), self._upstreams, self.health)
         if isinstance(head, Reply) and _header(head.headers, "docker-content-digest") == tag.digest:
             await self._point(keep, tag.digest)
             return self._hit(fetch, keep, manifest, 0.0)
@@ -252,7 +284,7 @@ _HEAD = {"method": "HEAD", "buffer": 0, "then": _as_it_is}
 
 
 def _as_head(fetch: Fetch) -> Fetch:
-    return msgspec.structs.replace(fetch, **_HEAD)
+    return msgspec.structs.replace(fetch, **_HEAD, others=tuple(_as_head(other) for other in fetch.others))
 
 
 def _again(fetch: Fetch, manifest: Manifest) -> Final:

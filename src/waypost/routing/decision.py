@@ -5,6 +5,7 @@ A decision is data. The gateway carries it out; tests and `waypost explain` only
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -66,18 +67,20 @@ class Refuse(Struct, frozen=True):
 
 
 class Keep(Struct, frozen=True):
-    """That an answer may be kept: it is a public manifest.
+    """That an answer may be kept: it is a manifest.
 
     asked       the question as clients put it; who asks the same at the same time shares an answer
     repository  "ghcr.io/acme/x", of the first upstream: what is kept for one repository is not given out for another
     reference   a tag, or a digest
     accept      the media types that were asked for, on one line
+    private     whoever asks must be let in by the upstream at that moment: no answer is shared, and none is stale
     """
 
     asked: str
     repository: str
     reference: str
     accept: str = ""
+    private: bool = False
 
 
 class Fetch(Struct, frozen=True, kw_only=True):
@@ -86,6 +89,12 @@ class Fetch(Struct, frozen=True, kw_only=True):
     url      absolute; its authority came from configuration.
     headers  what to send, chosen by the site; never the client's Authorization.
     scope    the token scope to ask for if the upstream challenges ("repository:acme/x:pull"), or None.
+    authorization
+             what the client itself was granted at this upstream ("Bearer …"). It is sent as it is, to the host of
+             `url` and no other, and neither an anonymous token nor an account of ours takes its place.
+    published
+             by name, so that the operator's own account may be used even where its registry lets nobody else in.
+             Else it is used only for what anybody may read.
     buffer   how many body bytes `then` needs to see before it decides; 0: it decides on the head alone.
     then     pure: (status, headers with lower-case names, body or b"") → a final decision, or another Fetch when
              the upstream redirects to where only we should go. The gateway bounds how often.
@@ -102,6 +111,8 @@ class Fetch(Struct, frozen=True, kw_only=True):
     method: str = "GET"
     headers: Headers = ()
     scope: str | None = None
+    authorization: str | None = None
+    published: bool = False
     buffer: int = 0
     others: tuple[Fetch, ...] = ()
     alike: bool = False
@@ -136,5 +147,46 @@ class Relay(Struct, frozen=True):
     facts: tuple[Fact, ...] = ()
 
 
-Decision: TypeAlias = Redirect | Reply | Refuse | Fetch
+class Basic(Struct, frozen=True):
+    """A name and a password. Neither is in its repr: credentials reach no log and no traceback."""
+
+    username: str
+    password: str
+
+    def header(self) -> str:
+        """RFC 7617, in UTF-8."""
+        return "Basic " + b64encode(f"{self.username}:{self.password}".encode("utf-8", "surrogateescape")).decode()
+
+    def __repr__(self) -> str:
+        return "<Basic>"
+
+
+class RefreshToken(Struct, frozen=True):
+    """What a registry gave its user instead of keeping a password (OAuth2 token authentication). Not in its repr."""
+
+    token: str
+
+    def __repr__(self) -> str:
+        return "<RefreshToken>"
+
+
+Credentials: TypeAlias = Basic | RefreshToken
+
+
+class Login(Struct, frozen=True, kw_only=True):
+    """Ask one registry whether it lets a client in, with the client's own credentials. Nobody else is told of them.
+
+    registry  the host that answers under /v2/
+    scopes    of the token that is wanted, in that registry's names; none: the credentials are only checked
+    then      pure: ("Bearer …" or "Basic …" for that registry, or "" if it asks nobody who they are; for how many
+              seconds), or None if it does not let them in → the answer
+    """
+
+    registry: str
+    scopes: tuple[str, ...]
+    credentials: Credentials
+    then: Callable[[tuple[str, float] | None], Reply | Refuse]
+
+
+Decision: TypeAlias = Redirect | Reply | Refuse | Fetch | Login
 Final: TypeAlias = Redirect | Reply | Refuse | Relay

@@ -161,8 +161,8 @@ class Client:
         real = parsed.with_scheme(base.scheme).with_host(base.host or "").with_port(base.explicit_port)
         return Target(real, host, True)
 
-    async def open(self, method: str, url: str, headers: Headers = ()) -> Response:
-        """Sends a request without body and waits for the head of the answer. Raises UpstreamError."""
+    async def open(self, method: str, url: str, headers: Headers = (), body: bytes = b"") -> Response:
+        """Sends a request and waits for the head of the answer. Raises UpstreamError."""
         target = self.target(url)
         lines = CIMultiDict(headers)
         if target.declared:
@@ -172,7 +172,9 @@ class Client:
         session = self._trusted if target.declared else self._guarded
         with _blamed(target.host):
             async with asyncio.timeout(self._timeouts.head):
-                response = await session.request(method, target.url, headers=lines, allow_redirects=False)
+                response = await session.request(
+                    method, target.url, headers=lines, data=body or None, allow_redirects=False
+                )
         if any(map(_CONTROL.search, (value for _, value in response.raw_headers))):
             response.release()
             raise UpstreamMisbehaved(target.host, "its answer has a header line with control bytes")
