@@ -1,4 +1,4 @@
-"""Where clients run."""
+"""Where clients run, and the daemons of those that have one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from tests.clients.daemons import containerd, docker_host, folder
+
+__all__ = ["containerd", "docker_host", "folder", "home"]
 
 
 @pytest.fixture

@@ -235,8 +235,12 @@ def free_port() -> int:
 class Registry:
     """A docker-registry process. `host` is what Waypost knows it as, `url` where it listens."""
 
-    def __init__(self, folder: Path, host: str, more: dict[str, Any], signer: Signer | None = None) -> None:
+    def __init__(
+        self, folder: Path, host: str, more: dict[str, Any], signer: Signer | None = None, basic: str | None = None
+    ) -> None:
+        """Pushes are let in by a token of `signer`, or by `basic` ("name:password"), if it wants either."""
         self.host = host
+        self._basic = basic
         self.storage = folder / "storage"
         self._signer = signer
         folder.mkdir()
@@ -300,6 +304,8 @@ class Registry:
             request.add_header("Content-Type", media_type)
         if self._signer is not None:
             request.add_header("Authorization", f"Bearer {self._signer.token(repository, ['pull', 'push'])}")
+        if self._basic is not None:
+            request.add_header("Authorization", f"Basic {base64.b64encode(self._basic.encode()).decode()}")
         with urllib.request.urlopen(request, timeout=20) as answer:
             return answer
 

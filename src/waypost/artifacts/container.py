@@ -180,7 +180,8 @@ class ContainerSite:
             scope=upstream.scope,
             secure=self._secure or request.scheme == "https",
             authorization=authorization,
-            challenge=self._login.challenge(image.name, "insufficient_scope") if self._login is not None else (),
+            # Without an error: docker and containerd read "insufficient_scope" as "no such image".
+            challenge=self._login.challenge(image.name) if self._login is not None else (),
         )
 
 
