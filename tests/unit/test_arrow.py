@@ -69,6 +69,7 @@ BATCHES: dict[str, tuple[Callable[[], Column], st.SearchStrategy[Any]]] = {
     "block": (lambda: Blocks(2), st.binary(min_size=2, max_size=2)),
     "wide": (lambda: Numbers("q"), st.integers(-(1 << 63), (1 << 63) - 1)),
     "short": (lambda: Numbers("H"), st.integers(0, 65535)),
+    "sparse": (lambda: Numbers("q", sparse=True), st.none() | st.integers(-(1 << 63), (1 << 63) - 1)),
     "flag": (lambda: Numbers("B"), st.booleans()),
 }
 

@@ -37,7 +37,7 @@ def recorded(tmp_path: Path):
     recorder = Recorder(spool, Identity(tmp_path / "identity", "month"), TrustedProxies(()))
 
     def record(headers: list[tuple[str, str]], *facts: Fact) -> list[Event]:
-        recorder.record(Request("GET", "get.acme.example", "/v1/a", "q=1", headers), facts, 307, "192.0.2.7")
+        recorder.record(Request("GET", "get.acme.example", "/v1/a", "q=1", headers), facts, 307, "192.0.2.7", 512)
         spool.close()
         return [decode_event(event) for one in segments(tmp_path / "spool") for event in read_frames(one.path).events]
 
@@ -60,6 +60,7 @@ def test_every_field_of_an_event_is_in_its_place(recorded) -> None:
         "endpoint_was": None,
         "country": None,
         "network": None,
+        "size": 512,
     }
     assert len(event.origin_id or b"") == len(event.endpoint_id or b"") == 16
     assert event.origin_id != event.endpoint_id

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import msgspec
 import pytest
 
@@ -82,6 +83,7 @@ FULL = Event(
     endpoint_was=b"E" * 16,
     country="DE",
     network="AS64496 Example",
+    size=1 << 40,
 )
 
 
@@ -143,7 +145,15 @@ def test_an_event_comes_back_as_people_see_it(store: Store) -> None:
         "status": 200,
         "country": "DE",
         "network": "AS64496 Example",
+        "partial": True,
+        "size": 1 << 40,
     }
+
+
+def test_a_size_is_there_or_not(store: Store) -> None:
+    sizes = [None, 0, 7, None, (1 << 63) - 1]
+    store.commit([row(size=size) for size in sizes], [], {})
+    assert [event.get("size") for _, event in store.events()] == sizes
 
 
 HOSTILE = [
@@ -444,6 +454,50 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(StoreVersionError, match="99"):
         DuckStore(path)
+
+
+# What the first schema was, written out: it must not change with the code.
+FIRST_SCHEMA = """
+CREATE TABLE meta (key VARCHAR, value VARCHAR);
+INSERT INTO meta VALUES ('schema', '1');
+CREATE TABLE positions (segment VARCHAR, position BIGINT);
+CREATE TABLE events (
+    seq BIGINT, id UUID, time TIMESTAMP, kind VARCHAR, package VARCHAR, domain VARCHAR, method VARCHAR, path VARCHAR,
+    status USMALLINT, partial BOOLEAN, owner VARCHAR, version VARCHAR, tag VARCHAR, digest VARCHAR, platform VARCHAR,
+    artifact VARCHAR, variables JSON, upstream VARCHAR, lists JSON, user_agent VARCHAR, referer VARCHAR,
+    origin_id UUID, endpoint_id UUID, country VARCHAR, network VARCHAR, client VARCHAR, client_version VARCHAR,
+    class VARCHAR, counted BOOLEAN, rule VARCHAR, part_of UUID, pull_version VARCHAR, pull_tag VARCHAR,
+    pull_platform VARCHAR
+);
+INSERT INTO events (seq, id, time, kind, package, domain, method, path, status, partial, counted, class)
+VALUES (1, '00000000-0000-0000-0000-000000000001', '2026-11-21', 'blob-fetch', 'old', 'd', 'GET', '/', 200, false, false, 'ci');
+"""
+
+
+@pytest.fixture
+def first_schema(tmp_path: Path) -> Path:
+    path = tmp_path / "events.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(FIRST_SCHEMA)
+    return path
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date_once(first_schema: Path) -> None:
+    for size in (5, None):
+        store = DuckStore(first_schema)
+        store.commit([row(package="new", network="n", size=size, version="v")], [], {})
+        store.close()
+    store = DuckStore(first_schema, read_only=True)
+    shown = [(event["package"], event.get("network"), event.get("size")) for _, event in store.events()]
+    assert shown == [("old", None, None), ("new", "n", 5), ("new", "n", None)]
+    store.close()
+
+
+def test_a_store_of_the_first_schema_is_not_changed_by_who_only_reads(first_schema: Path) -> None:
+    before = first_schema.read_bytes()
+    with pytest.raises(StoreVersionError, match="waypost serve"):
+        DuckStore(first_schema, read_only=True)
+    assert first_schema.read_bytes() == before
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ FORMATS = ("table", "json", "csv")
 EVENT_FIELDS = (
     "id", "time", "kind", "counted", "owner", "package", "domain", "version", "tag", "digest", "platform", "variables",
     "client", "client_version", "user_agent", "referer", "origin_id", "endpoint_id", "artifact", "class", "merged",
-    "upstream", "status",
+    "upstream", "status", "partial", "size",
 )  # fmt: skip
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -26,6 +26,8 @@ class Event(Struct, array_like=True, kw_only=True, gc=False):
     origin_was, endpoint_was
                 for 15 minutes after the key rotated: the same under the key before, so that the collector
                 can keep a source it has just seen under its old identity. Never stored.
+    size        bytes of the body that we offered; how many arrived is not known. None for HEAD, where the client was
+                sent elsewhere, and where an upstream did not say
     The rest: routing.decision.Fact and the request's own headers, raw. None where unknown.
     """
 
@@ -55,6 +57,7 @@ class Event(Struct, array_like=True, kw_only=True, gc=False):
     endpoint_was: bytes | None = None
     country: str | None = None
     network: str | None = None
+    size: int | None = None
 
 
 # From a tuple of its fields, in their order, an event is the same bytes; those left out at the end have their defaults.

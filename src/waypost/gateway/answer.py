@@ -58,6 +58,17 @@ CLOSE = "Connection: close\r\n"
 _OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", "date"})
 
 
+def announced(headers: Headers) -> int | None:
+    """The length that an answer says its streamed body has: of a part, that of the part.
+
+    None if it says none, or one that nothing has: the event store holds 63 bits.
+    """
+    for name, value in headers:
+        if len(name) == 14 and name.lower() == "content-length":
+            return int(value) if value.isascii() and value.isdigit() and len(value) <= 18 else None
+    return None
+
+
 def render(answer: Answer, connection: str, date: str, is_head: bool) -> bytes:
     """An answer with a whole body as it goes on the wire.
 

@@ -9,7 +9,7 @@ import msgspec
 from waypost.artifacts.snapshot import Policy
 from waypost.events.spool import Spool
 from waypost.gateway.address import TrustedProxies
-from waypost.gateway.answer import Answer, refusal
+from waypost.gateway.answer import Answer, announced, refusal
 from waypost.gateway.fetch import log_in
 from waypost.gateway.manifests import Manifests
 from waypost.gateway.record import Recorder
@@ -77,7 +77,8 @@ class Gateway:
 
     def _reply(self, request: Request, decision: Reply, peer: str) -> Answer:
         if decision.facts and decision.status < 400:
-            self._recorder.record(request, decision.facts, decision.status, peer)
+            size = None if request.method == "HEAD" else len(decision.body)
+            self._recorder.record(request, decision.facts, decision.status, peer, size)
         return Answer(decision.status, decision.headers, decision.body)
 
     async def _fetch(self, request: Request, fetch: Fetch, peer: str) -> Answer:
@@ -89,7 +90,8 @@ class Gateway:
             return self._reply(request, final, peer)
         if isinstance(final, Relay):
             if final.facts and final.status < 400:
-                self._recorder.record(request, final.facts, final.status, peer)
+                size = None if request.method == "HEAD" else announced(final.headers)
+                self._recorder.record(request, final.facts, final.status, peer, size)
             return Answer(final.status, final.headers, body)
         return self._refused(final)
 

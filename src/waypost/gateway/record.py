@@ -24,8 +24,10 @@ class Recorder:
         self.trusted = trusted
         self.recorded = 0
 
-    def record(self, request: Request, facts: tuple[Fact, ...], status: int, peer: str) -> None:
-        """`status` is that of our answer; `peer` the address that the connection came from."""
+    def record(
+        self, request: Request, facts: tuple[Fact, ...], status: int, peer: str, size: int | None = None
+    ) -> None:
+        """`status` and `size` are those of our answer; `peer` the address that the connection came from."""
         user_agent = referer = requested_range = None
         forwarded: list[str] = []
         for name, value in request.headers:
@@ -70,6 +72,9 @@ class Recorder:
                     user_agent,
                     referer,
                     *who,
+                    None,  # country and network are not looked up yet
+                    None,
+                    size,
                 )
             )
             self._spool.append(event)

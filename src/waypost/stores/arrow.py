@@ -87,19 +87,31 @@ class Column(Protocol):
 
 
 class Numbers:
-    """Integers, or booleans as 0 and 1; none of them is None. `code` is that of the array module: B, H or q."""
+    """Integers, or booleans as 0 and 1, and None if they are `sparse`. `code` is of the array module: B, H or q."""
 
     _FORMATS: ClassVar = {"B": b"C", "H": b"S", "q": b"l"}
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, sparse: bool = False) -> None:
         self._format = self._FORMATS[code]
         self._values = array(code)
+        self._there = array("i") if sparse else None
 
-    def extend(self, values: Sequence[int]) -> None:
+    def extend(self, values: Sequence[Any]) -> None:
+        if self._there is not None:
+            if values.count(None) == len(values):  # as often: then there is nothing to look at one by one
+                values = [0] * len(values)
+                self._there.fromlist(values)
+            else:
+                self._there.fromlist([value is not None for value in values])
+                values = [value or 0 for value in values]
         self._values.fromlist(list(values))
 
     def made(self) -> Made:
-        return Made(self._format, len(self._values), [None, self._values])
+        if self._there is None:
+            return Made(self._format, len(self._values), [None, self._values])
+        if not any(self._there):
+            return Made(b"n", len(self._values), [])
+        return Made(self._format, len(self._values), [_validity(self._there, 0), self._values])
 
 
 class Blocks:

@@ -23,6 +23,7 @@ from waypost.stores.duckdb_schema import (
     EVENTS,
     INSERT,
     KEYS,
+    MIGRATIONS,
     SCHEMA,
     SUMS,
     TIMELINE,
@@ -117,6 +118,16 @@ class DuckStore(Store):
         found = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
         if found is None or int(found[0]) > SCHEMA:
             raise StoreVersionError(f"{self._path} has schema {found and found[0]}; this Waypost knows up to {SCHEMA}")
+        if int(found[0]) < SCHEMA:
+            self._migrate(connection, int(found[0]))
+
+    def _migrate(self, connection: duckdb.DuckDBPyConnection, schema: int) -> None:
+        if self._read_only:
+            raise StoreVersionError(
+                f"{self._path} has schema {schema} of an earlier Waypost; `waypost serve` brings it to {SCHEMA}"
+            )
+        steps = "; ".join(MIGRATIONS[step] for step in range(schema, SCHEMA))
+        connection.execute(f"BEGIN; {steps}; UPDATE meta SET value = '{SCHEMA}' WHERE key = 'schema'; COMMIT;")
 
     def positions(self) -> dict[str, int]:
         return dict(self._query("SELECT segment, position FROM positions"))

@@ -12,9 +12,9 @@ from waypost.events.event import Event
 from waypost.stores.arrow import Blocks, Coded, Column, Numbers, Table
 from waypost.stores.store import BY, Change, Row, Stored, Verdict
 
-SCHEMA = 1
+SCHEMA = 2
 
-# Columns as they are stored, with their types. The last three hold what C7 and C8 resolve, and are NULL where the
+# Columns as they are stored, with their types. Those called pull_… hold what C7 and C8 resolve, and are NULL where the
 # fact itself says so: changing a verdict then never touches a fact.
 COLUMNS = {
     "seq": "BIGINT",
@@ -42,6 +42,7 @@ COLUMNS = {
     "endpoint_id": "UUID",
     "country": "VARCHAR",
     "network": "VARCHAR",
+    "size": "BIGINT",
     "client": "VARCHAR",
     "client_version": "VARCHAR",
     "class": "VARCHAR",
@@ -62,6 +63,10 @@ CREATE TABLE events ({", ".join(f'"{name}" {kind}' for name, kind in COLUMNS.ite
 """
 
 
+# What makes a store of the schema after it out of one of this schema. Columns are only ever added.
+MIGRATIONS = {1: "ALTER TABLE events ADD COLUMN size BIGINT"}
+
+
 # How a value that stands in `incoming`, as _COLUMN_OF below has it there, becomes what is stored.
 _CAST = {
     "BOOLEAN": "CAST({} AS BOOLEAN)",
@@ -75,7 +80,9 @@ def _stored(name: str) -> str:
     return _CAST.get(COLUMNS[name], "{}").format(f'incoming."{name}"')
 
 
-INSERT = f"INSERT INTO events SELECT {', '.join(map(_stored, COLUMNS))} FROM incoming"
+# By name: in a store that was migrated the columns stand in another order.
+_COLUMNS = ", ".join(f'"{name}"' for name in COLUMNS)
+INSERT = f"INSERT INTO events ({_COLUMNS}) SELECT {', '.join(map(_stored, COLUMNS))} FROM incoming"
 UPDATE = f"""
 UPDATE events SET {", ".join(f"{name} = {_stored(name)}" for name in VERDICT)}
 FROM incoming WHERE events.id = {_stored("id")} AND events.time BETWEEN make_timestamp(?) AND make_timestamp(?)
@@ -121,7 +128,7 @@ WITH page AS (
 SELECT seq, id::VARCHAR AS id, epoch_us(time) AS time, kind, counted, owner, package, domain, {_VERSION} AS version,
        {_TAG} AS tag, digest, {_PLATFORM} AS platform, variables, client, client_version, user_agent, referer,
        origin_id::VARCHAR AS origin_id, endpoint_id::VARCHAR AS endpoint_id, artifact, class, merged, upstream,
-       status, country, network, rule, page.part_of::VARCHAR AS part_of
+       status, country, network, rule, page.part_of::VARCHAR AS part_of, partial, size
 FROM page LEFT JOIN merges ON page.id = merges.part_of ORDER BY seq
 """
 
@@ -146,7 +153,8 @@ _tuple: Callable[[Struct], tuple[Any, ...]] = msgspec.structs.astuple
 
 def incoming_rows(first: int, rows: Sequence[Row]) -> Table:
     """What INSERT reads; the rows are numbered from `first`. Raises UnicodeEncodeError."""
-    columns = {name: _COLUMN_OF[kind]() for name, kind in COLUMNS.items()} | {"id": Blocks(16)}
+    columns = {name: _COLUMN_OF[kind]() for name, kind in COLUMNS.items()}
+    columns |= {"id": Blocks(16), "size": Numbers("q", sparse=True)}
     columns["seq"].extend(range(first, first + len(rows)))
     for start in range(0, len(rows), _SLICE):
         for name, values in _across(rows[start : start + _SLICE]).items():

@@ -27,7 +27,7 @@ class StoreMissingError(StoreError):
 
 
 class StoreVersionError(StoreError):
-    """A newer Waypost wrote this store; the operator runs that one."""
+    """A newer Waypost wrote this store; the operator runs that one. Or an earlier one did, and it may only be read."""
 
 
 class StoreFailedError(StoreError):
