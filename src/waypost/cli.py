@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ import typer
 from waypost import __version__, log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from waypost.catalog.compile import Compiled
     from waypost.routing.decision import Fact
     from waypost.routing.request import Request
@@ -187,15 +190,17 @@ def explain(
         list[str] | None, typer.Option("-H", "--header", help="A header; repeat it for more.", metavar="'K: V'")
     ] = None,
     config: Config = CONFIG,
+    data: Data = DATA,
 ) -> None:
     """Say which rule answers a request, and why.
 
-    Also why the others do not, and what would be counted. Nobody is asked.
+    Also why the others do not, what would be counted, and, while a server runs on the data directory, whether the
+    upstreams are up, as its workers have found. Nobody is asked.
     """
     from waypost.catalog.explain import explain_request
 
     try:
-        lines = explain_request(_compile(config).snapshot, method, url, header or [], _left_out)
+        lines = explain_request(_compile(config).snapshot, method, url, header or [], _left_out, _health(data))
     except ValueError as error:
         fail(error)
     for line in lines:
@@ -276,6 +281,18 @@ def _left_out(request: Request, fact: Fact, status: int) -> str | None:
         artifact=fact.artifact,
     )
     return left_out(event)
+
+
+def _health(data: Path) -> Callable[[str], str] | None:
+    """What the workers of a running server say of an upstream; None if none runs."""
+    from waypost.data import DataDirectory
+    from waypost.events.standings import said, told
+
+    directory = DataDirectory(data)
+    if directory.running() is None:
+        return None
+    standings = told(directory.health)
+    return lambda host: said(host, standings, time.time())
 
 
 def _port() -> int:

@@ -34,6 +34,7 @@ class DataDirectory:
         self.identity = root / "identity"
         self.temporary = root / "tmp"
         self.manifests = root / "manifests"
+        self.health = root / "health"
         self.snapshot = root / "snapshot"
         self.store = root / "events.duckdb"
         self._running = root / "running.json"

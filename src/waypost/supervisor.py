@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from waypost.catalog.compile import Compiled
 from waypost.data import DataDirectory, Running
+from waypost.events import standings
 from waypost.events.spool import recover_all, recover_writer
 from waypost.events.tally import Tally
 from waypost.process import Child, fate
@@ -128,6 +129,7 @@ class Supervisor:
     def run(self) -> None:
         """Until SIGTERM or SIGINT. Leaves nothing running behind."""
         recover_all(self._data.spool)
+        standings.forget_all(self._data.health)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
@@ -180,6 +182,7 @@ class Supervisor:
         def mourn() -> None:
             # What the dead one told of itself no longer holds: readiness must not wait until it is stale.
             self._tallies[number].tell({"at_ms": 0, "connections": 0})
+            standings.forget(self._data.health, number)
             try:
                 recover_writer(self._data.spool, f"worker{number}")
             except OSError as error:

@@ -12,6 +12,7 @@ import pytest
 
 from waypost.console.app import STALE, application, not_ready
 from waypost.data import DataDirectory
+from waypost.events.standings import Standing, tell
 from waypost.events.tally import Tally
 from waypost.stores.store import Line, Stats, StoreError
 
@@ -40,7 +41,7 @@ class Console:
     def __init__(self, tmp_path):
         self.store = Answering()
         self.tallies = [Tally(), Tally()]
-        data = DataDirectory(tmp_path)
+        data = self.data = DataDirectory(tmp_path)
         data.create()
         (data.spool / "segment").write_bytes(b"x" * 10)
         collecting = SimpleNamespace(stored=5, failures=1, last_success=time.time())
@@ -104,6 +105,18 @@ def test_metrics_are_open_and_add_up(console):
         "waypost_store_failures_total 1.0",
     ):
         assert line in lines
+
+
+def test_metrics_show_upstreams_as_each_worker_has_found_them(console):
+    folder = console.data.health
+    tell(folder, 0, [Standing("ghcr.io"), Standing("quay.io", 1.0, "why")])
+    tell(folder, 1, [Standing("quay.io")])
+    lines = console.get("/metrics", token=None)[1].splitlines()
+    assert [line for line in lines if line.startswith("waypost_upstream_up")] == [
+        'waypost_upstream_up{host="ghcr.io",worker="0"} 1.0',
+        'waypost_upstream_up{host="quay.io",worker="0"} 0.0',
+        'waypost_upstream_up{host="quay.io",worker="1"} 1.0',
+    ]
 
 
 @pytest.mark.parametrize("path", ["/stats", "/events"])

@@ -26,7 +26,7 @@ routes = [
 type = "container"
 name = "acme/skates"
 domain = "docker.example"
-upstream = "ghcr.io/acme/skates"
+upstream = ["ghcr.io/acme/skates", "quay.io/acme/skates"]
 """
 MANIFEST = """{"rules": [
   {"type": "telemetry-v1", "package-id": "t", "domain": "get.example", "incoming-path": "/events"},
@@ -41,8 +41,8 @@ def explained(tmp_path_factory):
     (folder / "manifest.json").write_text(MANIFEST)
     snapshot = compile_file(folder / "waypost.toml", 8080).snapshot
 
-    def explain(url, method="GET", headers=()):
-        return explain_request(snapshot, method, url, headers, _left_out)
+    def explain(url, method="GET", headers=(), health=None):
+        return explain_request(snapshot, method, url, headers, _left_out, health)
 
     return explain
 
@@ -108,3 +108,13 @@ def test_what_is_no_request(explained, url, headers, says):
 
 def test_ipv6_hosts_keep_their_brackets(explained):
     assert explained("http://[::1]:8080/x")[0] == "GET http://[::1]/x"
+
+
+def test_how_upstreams_stand_where_somebody_knows(explained):
+    url = "http://docker.example/v2/acme/skates/manifests/1.0"
+    assert [line for line in explained(url, health="{} is up".format) if "health" in line] == [
+        "  health: ghcr.io is up",
+        "  health: quay.io is up",
+    ]
+    assert not [line for line in explained(url) if "health" in line]
+    assert not [line for line in explained("http://get.example/1/linux/x", health=str) if "health" in line]

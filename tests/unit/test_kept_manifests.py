@@ -14,13 +14,16 @@ from aiohttp import web
 
 from waypost.gateway.manifests import UNKNOWN_SECONDS, Manifests, accepts
 from waypost.routing.decision import Fetch, Keep, Refuse, Reply, UpstreamHead
+from waypost.upstream import probe
 from waypost.upstream.client import Client, Timeouts
 from waypost.upstream.declared import Declared, by_host
 from waypost.upstream.health import Health
 from waypost.upstream.manifests import ManifestStore
+from waypost.upstream.probe import Prober
 from waypost.upstream.upstreams import Upstreams
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
+TWO = ("r0.example", "r1.example")
 FIRST, SECOND = b'{"schemaVersion": 2, "n": 1}', b'{"schemaVersion": 2, "n": 2}'
 
 
@@ -76,7 +79,8 @@ class House:
         self._disk = ThreadPoolExecutor(2)
         self._folder = folder
         self._upstreams = Upstreams(client)
-        self.health = Health(lambda: self.now)
+        self.health = Health(lambda: self.now, lambda: 0.0)
+        self.prober = Prober(client, self.health)
         self.new_worker()
 
     def new_worker(self):
@@ -226,7 +230,83 @@ def test_an_old_tag_is_served_while_its_registry_fails_and_says_so(tmp_path, sta
         registry.status = None
         registry.tags["1.0"] = SECOND
         house.now += 400
+        await house.prober.look()
         assert (await house.ask()).body == SECOND
+
+    scenario(tmp_path, run)
+
+
+def test_while_every_upstream_is_known_to_be_down_no_client_waits_for_them(tmp_path):
+    async def run(house):
+        await house.ask(hosts=TWO)
+        house.now += 61
+        for registry in house.registries:
+            registry.status = 503
+        for _ in range(2):
+            await house.ask(hosts=TWO)
+        for registry in house.registries:
+            registry.asked.clear()
+        house.now += 400  # all pauses are over: the trial is not the client's
+        reply = await house.ask(hosts=TWO)
+        assert (reply.body, header(reply, "age")) == (FIRST, "461")
+        assert [registry.asked for registry in house.registries] == [[], []]
+        await house.prober.look()
+        assert [registry.asked for registry in house.registries] == [["GET "], ["GET "]]
+        house.registries[1].status = None
+        house.now += 400
+        await house.prober.look()
+        assert header(await house.ask(hosts=TWO), "age") == "0"  # the second one confirmed it
+
+    scenario(tmp_path, run, registries=2)
+
+
+def test_a_registry_that_is_down_is_asked_first_again_once_a_probe_went_well(tmp_path):
+    async def run(house):
+        first, second = house.registries
+        first.status = 502
+        for _ in range(3):
+            assert (await house.ask(keep=False, hosts=TWO)).status == 200
+        assert (first.asked, second.asked) == (["GET 1.0"] * 2, ["GET 1.0"] * 3)
+        for status in (503, 429, None):
+            first.status = status
+            house.now += 1000
+            assert (await house.ask(keep=False, hosts=TWO)).status == 200  # of the second one alone
+            await house.prober.look()
+            await house.prober.look()  # not due again
+        assert first.asked == ["GET 1.0"] * 2 + ["GET "] * 3
+        assert house.prober.asked == 3
+        await house.ask(keep=False, hosts=TWO)
+        assert first.asked[-1] == "GET 1.0"
+
+    scenario(tmp_path, run, registries=2)
+
+
+def test_a_probe_does_not_wait_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "PATIENCE", 0.05)
+
+    async def run(house):
+        (registry,) = house.registries
+        registry.status = 503
+        for _ in range(2):
+            await house.ask(keep=False)
+        registry.delay = 0.5
+        registry.status = None
+        house.now += 10
+        await house.prober.look()
+        assert [one.why for one in house.health.down()] == ["no answer in time."]
+
+    scenario(tmp_path, run)
+
+
+def test_probes_go_where_only_the_guard_lets_them(tmp_path):
+    async def run(house):
+        for _ in range(2):
+            house.health.failed("127.0.0.1:9", "down", None, "https://127.0.0.1:9/v2/")
+        house.now += 10
+        await house.prober.look()
+        ((host, _, why),) = house.health.down()
+        assert host == "127.0.0.1:9"
+        assert "address" in why
 
     scenario(tmp_path, run)
 
@@ -325,9 +405,6 @@ def test_at_once_answers_only_what_needs_nobody(tmp_path):
     scenario(tmp_path, run)
 
 
-TWO = ("r0.example", "r1.example")
-
-
 def test_the_second_upstream_serves_while_the_first_fails_and_the_first_is_left_alone(tmp_path):
     async def run(house):
         first, second = house.registries
@@ -339,6 +416,8 @@ def test_the_second_upstream_serves_while_the_first_fails_and_the_first_is_left_
         assert len(second.asked) == 6
         first.status = None
         house.now += 10
+        await house.prober.look()
+        assert first.asked.pop() == "GET "
         await house.ask(hosts=TWO, keep=False)
         assert (len(first.asked), len(second.asked)) == (3, 6)
 
@@ -386,9 +465,13 @@ def test_retry_after_is_honoured(tmp_path):
             assert (await house.ask(hosts=TWO, keep=False)).body == FIRST
         assert len(first.asked) == 1
         first.status = None
-        house.now += 100
+        house.now += 99
+        await house.prober.look()
+        assert len(first.asked) == 1
+        house.now += 1
+        await house.prober.look()
         await house.ask(hosts=TWO, keep=False)
-        assert len(first.asked) == 2
+        assert first.asked[1:] == ["GET ", "GET 1.0"]
 
     scenario(tmp_path, run, registries=2)
 

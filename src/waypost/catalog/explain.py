@@ -14,10 +14,22 @@ from waypost.routing.table import Table
 
 # (request, fact, status of the answer) → the rule that leaves the fact out of the count, or None.
 LeftOut: TypeAlias = Callable[[Request, Fact, int], str | None]
+# A host → how it stands, in words.
+Health: TypeAlias = Callable[[str], str]
 
 
-def explain_request(snapshot: bytes, method: str, url: str, headers: Iterable[str], left_out: LeftOut) -> list[str]:
-    """Lines to print. Raises ValueError with a sentence for a URL or header that is none."""
+def explain_request(
+    snapshot: bytes,
+    method: str,
+    url: str,
+    headers: Iterable[str],
+    left_out: LeftOut,
+    health: Health | None = None,
+) -> list[str]:
+    """Lines to print; without `health` none says how upstreams stand.
+
+    Raises ValueError with a sentence for a URL or header that is none.
+    """
     request = _request(method, url, headers)
     read = Snapshot(snapshot)
 
@@ -29,6 +41,8 @@ def explain_request(snapshot: bytes, method: str, url: str, headers: Iterable[st
     decision = table.decide(request)
     lines = [f"{request.method} {request.scheme}://{request.host}{request.target}", *_answer(decision)]
     lines += [f"  why: {line}" for line in table.explain(request)]
+    if health is not None and isinstance(decision, Fetch):
+        lines += [f"  health: {health(urlsplit(one.url).netloc)}" for one in (decision, *decision.others)]
     lines += [f"  {line}" for line in _counted(request, decision, left_out)]
     return lines
 

@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from waypost.console.question import END, PAGE, Page, Question
+from waypost.events.standings import told
 from waypost.events.tally import COUNTERS, Tally
 from waypost.stores.store import BY, Store, StoreError
 
@@ -146,6 +147,13 @@ class Exposition:
             for number, tally in enumerate(self._tallies):
                 gauge.add_metric([str(number)], tally[name])
             yield gauge
+        up = GaugeMetricFamily(
+            "waypost_upstream_up", "Whether an upstream is up (1) or asked last (0).", labels=["worker", "host"]
+        )
+        for number, standings in told(self._data.health).items():
+            for one in standings:
+                up.add_metric([str(number), one.host], int(one.down_since is None))
+        yield up
         hosts = max(tally["hosts"] for tally in self._tallies)
         yield GaugeMetricFamily("waypost_hosts", "Hosts of the snapshot in use.", hosts)
         waiting = 0

@@ -23,6 +23,7 @@ COUNTERS = {
     "fetch_failures": "Requests to upstreams that failed or timed out.",
     "manifest_hits": "Manifests answered from what was kept.",
     "manifest_stale": "Those of them that no upstream could confirm.",
+    "probes": "Questions to registries that were down, whether they are back.",
     "reloads": "Snapshots taken into use.",
 }
 _STATE = ("at_ms", "connections", "hosts", "upstreams_down")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from waypost.gateway.fetch import carry_out
 from waypost.routing.decision import Fetch, Final, Refuse
 from waypost.upstream.client import Response
-from waypost.upstream.health import Health
+from waypost.upstream.health import Health, retry_after
 from waypost.upstream.upstreams import Upstreams
 
 logger = logging.getLogger("waypost")
@@ -30,20 +30,27 @@ async def ask_in_order(fetch: Fetch, upstreams: Upstreams, health: Health) -> tu
     refusals: list[Refuse] = []
     for candidate in health.order((fetch, *fetch.others), _host):
         final, body = await carry_out(candidate, upstreams)
-        _note(health, _host(candidate), final if is_failure(final) else None)
+        _note(health, candidate, final if is_failure(final) else None)
         if not isinstance(final, Refuse) or not (is_failure(final) or (final.status == 404 and fetch.alike)):
             return final, body
         refusals.append(final)
     return next((refusal for refusal in refusals if is_failure(refusal)), refusals[0]), b""
 
 
-def _note(health: Health, host: str, failure: Refuse | None) -> None:
+def all_down(fetch: Fetch, health: Health) -> bool:
+    """Whether every upstream that might answer is known to be down."""
+    return not health.is_up(_host(health.order((fetch, *fetch.others), _host)[0]))
+
+
+def _note(health: Health, asked: Fetch, failure: Refuse | None) -> None:
     """Learns from an answer, and tells the operator when an upstream goes down or comes back."""
+    host = _host(asked)
     if failure is None:
         if health.succeeded(host):
             logger.info("upstream %s answers again", host)
         return
-    pause = health.failed(host, failure.message, _retry_after(failure))
+    said = next((value for name, value in failure.headers if name.lower() == "retry-after"), None)
+    pause = health.failed(host, failure.message, retry_after(said), _probe(asked))
     if pause:
         logger.warning("upstream %s fails, and is asked last for %.0f s: %s", host, pause, failure.message)
 
@@ -52,9 +59,7 @@ def _host(fetch: Fetch) -> str:
     return urlsplit(fetch.url).netloc
 
 
-def _retry_after(refusal: Refuse) -> float | None:
-    """RFC 9110 section 10.2.3, in seconds. A date is not understood, and taken for nothing said."""
-    for name, value in refusal.headers:
-        if name.lower() == "retry-after" and value.isascii() and value.isdigit():
-            return float(value[:9])
-    return None
+def _probe(fetch: Fetch) -> str | None:
+    """The URL by which a registry tells that it is there; None for a host that is asked as no registry is."""
+    parts = urlsplit(fetch.url)
+    return f"{parts.scheme}://{parts.netloc}/v2/" if parts.path.startswith("/v2/") else None

@@ -6,7 +6,8 @@ What a request for a manifest goes through, in order:
 2. A tag that a registry confirmed within `tag_ttl` seconds is, too.
 3. A tag that is older is confirmed by HEAD, which registries do not meter; only if it moved is it fetched.
 4. Who asks the same at the same time waits for the one answer.
-5. If every upstream fails (down, 429, 5xx), what a tag meant last is served, and the answer says that it is old.
+5. If every upstream fails (down, 429, 5xx), what a tag meant last is served, and the answer says that it is old. At
+   once if all are known to be down: no client waits to find out whether they are back.
 
 Private ones (Keep.private) go another way: their upstream is asked each time whether their asker may read them.
 
@@ -24,7 +25,7 @@ from typing import TypeVar
 import msgspec
 
 from waypost.artifacts.oci import INDEX_TYPES
-from waypost.gateway.choice import ask_in_order, is_failure
+from waypost.gateway.choice import all_down, ask_in_order, is_failure
 from waypost.routing.decision import Fetch, Final, Headers, Keep, Refuse, Reply, UpstreamHead
 from waypost.upstream.client import Response
 from waypost.upstream.health import Health
@@ -219,6 +220,8 @@ class Manifests:
 
     async def _confirm(self, fetch: Fetch, keep: Keep, tag: Tag, manifest: Manifest) -> Final | None:
         """The kept manifest, if the tag still means it or nobody can tell; None if it must be fetched."""
+        if all_down(fetch, self.health):
+            return self._old(fetch, manifest, tag)
         head, _ = await ask_in_order(_as_head(fetch), self._upstreams, self.health)
         if isinstance(head, Reply) and _header(head.headers, "docker-content-digest") == tag.digest:
             await self._point(keep, tag.digest)

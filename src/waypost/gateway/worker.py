@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from waypost.artifacts.snapshot import SnapshotError
+from waypost.events import standings
 from waypost.events.identity import Identity
 from waypost.events.spool import Spool
+from waypost.events.standings import Standing
 from waypost.events.tally import Tally
 from waypost.gateway.address import TrustedProxies
 from waypost.gateway.application import Gateway, declared
@@ -27,6 +29,7 @@ from waypost.gateway.reload import CompiledHosts, SnapshotFile
 from waypost.upstream.client import Client
 from waypost.upstream.health import Health
 from waypost.upstream.manifests import ManifestStore
+from waypost.upstream.probe import Prober
 from waypost.upstream.upstreams import Upstreams
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ logger = logging.getLogger("waypost")
 SNAPSHOT_POLL: Final = 0.2  # seconds
 TALLY_EVERY: Final = 1.0
 SWEEP_EVERY: Final = 60.0
+STANDINGS_EVERY: Final = 0.5
 DISK_THREADS: Final = 2  # for manifests that are read and kept
 DRAIN: Final = 10.0
 BACKLOG: Final = 4096  # connections that wait to be accepted, as far as the kernel allows
@@ -73,17 +77,21 @@ async def _serve(number: int, workers: int, listening: socket.socket, data: Data
     upstreams = Upstreams(Client(declared(policy)))
     disk = ThreadPoolExecutor(DISK_THREADS, "disk")
     store = ManifestStore(data.manifests, policy.cache_bytes)
-    manifests = Manifests(store, upstreams, Health(time.monotonic), disk, policy.tag_ttl)
+    health = Health(time.monotonic)
+    prober = Prober(upstreams.client, health)
+    manifests = Manifests(store, upstreams, health, disk, policy.tag_ttl)
     gateway = Gateway(hosts, policy, recorder, spool, upstreams, manifests)
     server = Server(gateway, Limits(), loop)
     server.is_proxy = lambda peer: recorder.trusted.trusts(peer)
     acceptor = await loop.create_server(server.protocol_factory, sock=listening, backlog=BACKLOG)
-    state = _State(tally, server, gateway, recorder, spool, hosts)
+    state = _State(tally, server, gateway, recorder, spool, hosts, prober)
 
     chores = [
         asyncio.create_task(_follow_snapshot(file, gateway, hosts, state)),
         asyncio.create_task(_sync(spool, gateway)),
         asyncio.create_task(_tell(state)),
+        asyncio.create_task(prober.run()),
+        asyncio.create_task(_tell_standings(health, data, number, disk)),
     ]
     if number == 0:  # one of all is enough
         chores.append(asyncio.create_task(_sweep(store, gateway, disk)))
@@ -140,11 +148,32 @@ async def _tell(state: _State) -> None:
         await asyncio.sleep(TALLY_EVERY)
 
 
+async def _tell_standings(health: Health, data: DataDirectory, number: int, disk: ThreadPoolExecutor) -> None:
+    loop = asyncio.get_running_loop()
+    before = None
+    while True:
+        found = health.standings()
+        if found != before:
+            # Monotonic moments mean nothing to other processes.
+            offset = time.time() - time.monotonic()
+            shown = [Standing(one.host, None if one.since is None else one.since + offset, one.why) for one in found]
+            if await loop.run_in_executor(disk, standings.tell, data.health, number, shown):
+                before = found
+        await asyncio.sleep(STANDINGS_EVERY)
+
+
 class _State:
     """What this worker tells of itself each second."""
 
     def __init__(
-        self, tally: Tally, server: Server, gateway: Gateway, recorder: Recorder, spool: Spool, hosts: CompiledHosts
+        self,
+        tally: Tally,
+        server: Server,
+        gateway: Gateway,
+        recorder: Recorder,
+        spool: Spool,
+        hosts: CompiledHosts,
+        prober: Prober,
     ) -> None:
         self._tally = tally
         self._server = server
@@ -152,6 +181,7 @@ class _State:
         self._recorder = recorder
         self._spool = spool
         self._hosts = hosts
+        self._prober = prober
         self.reloads = 0
         self._before = tally.counters()
 
@@ -168,6 +198,7 @@ class _State:
             "fetch_failures": self._gateway.fetch_failures,
             "manifest_hits": self._gateway.manifests.hits,
             "manifest_stale": self._gateway.manifests.stale,
+            "probes": self._prober.asked,
             "reloads": self.reloads,
         }
         self._tally.tell({name: self._before[name] + value for name, value in now.items()})
