@@ -73,7 +73,7 @@ _NO_PATH = Refuse(404, "UNSUPPORTED", "The registry API has no such path.")
 _NO_CATALOG = Refuse(404, "UNSUPPORTED", "This address has no catalogue.")
 # Of the client's headers only these go along, by what is asked.
 _PASSED = {
-    "manifests": frozenset(("accept", "if-none-match")),
+    "manifests": frozenset(("accept",)),
     "blobs": frozenset(("accept", "range", "if-range")),
     "tags": frozenset(("accept",)),
     "referrers": frozenset(("accept",)),
@@ -191,15 +191,11 @@ def _image(row: ContainerRow) -> Image:
     return Image(row.name, upstream, row.package, row.owner, row.proxy, others, published=True)
 
 
-def _keep(asked: str, image: Image, reference: str, headers: Headers, private: bool) -> Keep | None:
-    """Manifests may be kept. A conditional question is left to the registry: few clients ask one."""
-    accept = []
-    for name, value in headers:
-        if name == "If-None-Match":
-            return None
-        accept.append(value)
+def _keep(asked: str, image: Image, reference: str, headers: Headers, private: bool) -> Keep:
+    """Manifests may be kept. `headers` are the Accept lines; conditions are ours to judge (routing/condition.py)."""
+    accept = ", ".join(value for _, value in headers)
     repository = f"{image.upstream.registry}/{image.upstream.repository}"
-    return Keep(f"{asked} {reference}", repository, reference, ", ".join(accept), private)
+    return Keep(f"{asked} {reference}", repository, reference, accept, private)
 
 
 class Patterns:

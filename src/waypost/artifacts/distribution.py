@@ -36,7 +36,7 @@ _BLOB_HEADERS = {
     name.lower(): name
     for name in ("Content-Length", "Content-Range", "Content-Type", "Accept-Ranges", "ETag", "Last-Modified")
 }
-_HEAD_HEADERS = {**_BLOB_HEADERS, "docker-content-digest": "Docker-Content-Digest"}
+_HEAD_HEADERS = {name: ours for name, ours in _BLOB_HEADERS.items() if name != "etag"}
 _LIST_HEADERS = {"content-type": "Content-Type", "oci-filters-applied": "OCI-Filters-Applied"}
 # On storage that is a registry itself the client would need a token: such a Location is ours to follow.
 _REGISTRY_PATH = re.compile(r"/v2/(.+)/(?:manifests|blobs|tags|referrers)/[^/]+")
@@ -132,9 +132,7 @@ class Asked(NamedTuple):
 def _answer(asked: Asked, head: UpstreamHead) -> Step:
     if head.status in _REDIRECTS:
         return _redirected(asked, head)
-    # RFC 9110 section 15.3.7 and 15.4.5: a part, or "not modified", answers only who asked for that.
-    if head.status == 304 and asked.has("if-none-match"):
-        return Reply(304, _kept(head, {"etag": "ETag", "docker-content-digest": "Docker-Content-Digest"}))
+    # RFC 9110 section 15.3.7: a part answers only who asked for one.
     if head.status == 200 or (head.status == 206 and asked.has("range")):
         # Digests are those of the bytes without any coding, and we ask for none.
         if (head.header("content-encoding") or "identity").lower() != "identity":
@@ -191,7 +189,8 @@ def _manifest(asked: Asked, head: UpstreamHead) -> Step:
         return _misbehaved(asked, "names a digest that is none")
     if asked.method == "HEAD":
         digest = told or (None if tag else reference)
-        return Reply(200, _kept(head, _HEAD_HEADERS), b"", (image.fact("manifest-head", None, tag, digest),))
+        headers = (*_kept(head, _HEAD_HEADERS), *(_named(digest) if digest else ()))
+        return Reply(200, headers, b"", (image.fact("manifest-head", None, tag, digest),))
     content_type = head.header("content-type") or ""
     # Clients verify too. We must, since what we serve may be kept, and what we record must be true.
     if content_type.partition(";")[0] != SIGNED_SCHEMA_1:
@@ -205,8 +204,7 @@ def _manifest(asked: Asked, head: UpstreamHead) -> Step:
     summary = summarise(head.body, content_type, tag)
     headers = (
         ("Content-Type", content_type or summary.media_type or "application/json"),
-        ("Docker-Content-Digest", digest),
-        *_kept(head, {"etag": "ETag"}),
+        *_named(digest),
     )
     fact = image.fact("manifest-fetch", summary, tag, digest)
     if head.platform:
@@ -215,6 +213,11 @@ def _manifest(asked: Asked, head: UpstreamHead) -> Step:
     if summary.config is None or head.platform is not None or not is_digest(summary.config):
         return reply
     return _config(asked._replace(url=image.upstream.url(f"blobs/{summary.config}")), reply)
+
+
+def _named(digest: str) -> Headers:
+    """What a manifest is called. Its ETag is ours, since clients may compare it with what another upstream sent."""
+    return (("Docker-Content-Digest", digest), ("ETag", f'"{digest}"'))
 
 
 def _config(asked: Asked, reply: Reply) -> Fetch:

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 from msgspec import Struct
 
 from waypost.artifacts.kind import HostPolicy, Kind
+from waypost.routing.condition import unless_known
 from waypost.routing.decision import Decision, Fact, Redirect, Refuse, Reply
 from waypost.routing.request import Request
 
@@ -119,12 +120,8 @@ def _download(row: PythonFileRow) -> Fact:
 
 def _answer(request: Request, etag: str, body: bytes, fact: Fact | None) -> Reply:
     headers = (("content-type", "text/html; charset=utf-8"), ("etag", etag), ("vary", "accept"))
-    # RFC 9110 section 13.1.2: If-None-Match compares weakly and may list several.
-    known = {tag.strip().removeprefix("W/") for line in request.header_all("if-none-match") for tag in line.split(",")}
-    if etag in known or "*" in known:
-        return Reply(304, (("etag", etag), ("vary", "accept")))
     facts = () if fact is None or request.method == "HEAD" else (fact,)
-    return Reply(200, headers, body, facts)
+    return unless_known(request, Reply(200, headers, body, facts))
 
 
 KIND = Kind(name="python-file", order=30, row=PythonFileRow, site=PythonFileSite)

@@ -14,6 +14,7 @@ from waypost.gateway.fetch import log_in
 from waypost.gateway.manifests import Manifests
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts
+from waypost.routing.condition import unless_known
 from waypost.routing.decision import Fetch, Login, Redirect, Refuse, Relay, Reply
 from waypost.routing.request import Request
 from waypost.routing.table import Table
@@ -52,7 +53,7 @@ class Gateway:
         if kind is Fetch:
             ready = self.manifests.at_once(decision)  # type: ignore[arg-type]
             if ready is not None:
-                return self._reply(request, ready, peer)
+                return self._reply(request, unless_known(request, ready), peer)
             return self._fetch(request, decision, peer)  # type: ignore[arg-type]
         if kind is Reply:
             return self._reply(request, decision, peer)  # type: ignore[arg-type]
@@ -87,7 +88,7 @@ class Gateway:
         if isinstance(final, Redirect):
             return self._redirect(request, final, peer)
         if isinstance(final, Reply):
-            return self._reply(request, final, peer)
+            return self._reply(request, unless_known(request, final), peer)
         if isinstance(final, Relay):
             if final.facts and final.status < 400:
                 size = None if request.method == "HEAD" else announced(final.headers)

@@ -298,7 +298,6 @@ def _again(fetch: Fetch, manifest: Manifest) -> Final:
             (
                 ("content-type", manifest.media_type),
                 ("docker-content-digest", manifest.digest),
-                ("etag", f'"{manifest.digest}"'),
                 ("content-length", str(len(manifest.body))),
             ),
             manifest.body if fetch.method == "GET" else b"",
