@@ -24,13 +24,16 @@ from waypost.gateway.head import HeadReader
 from waypost.gateway.http1 import Server
 from waypost.gateway.limits import Limits
 from waypost.gateway.manifests import Manifests
+from waypost.gateway.pages import Pages
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts
 from waypost.routing.request import Request
 from waypost.routing.table import Table
 from waypost.upstream.client import Client
+from waypost.upstream.folder import Folder
 from waypost.upstream.health import Health
 from waypost.upstream.manifests import ManifestStore
+from waypost.upstream.pages import PageStore
 from waypost.upstream.upstreams import Upstreams
 
 DATE = "Date: Sun, 22 Nov 2026 08:00:00 GMT\r\n"
@@ -72,9 +75,11 @@ class Stages:
         self.table = Table(hosts)
         upstreams = Upstreams(Client({}))
         # Upstreams are part of a worker; no redirect asks one.
-        store = ManifestStore(folder / "manifests", snapshot.policy.cache_bytes)
-        manifests = Manifests(store, upstreams, Health(monotonic), ThreadPoolExecutor(1), snapshot.policy.tag_ttl)
-        self.gateway = Gateway(hosts, snapshot.policy, self.recorder, self.spool, upstreams, manifests)
+        kept = Folder(folder / "manifests", snapshot.policy.cache_bytes)
+        health, disk = Health(monotonic), ThreadPoolExecutor(1)
+        manifests = Manifests(ManifestStore(kept), upstreams, health, disk, snapshot.policy.tag_ttl)
+        pages = Pages(PageStore(kept), upstreams, health, disk)
+        self.gateway = Gateway(hosts, snapshot.policy, self.recorder, self.spool, upstreams, manifests, pages)
         self.upstreams = upstreams
         self.server = Server(self.gateway, Limits(), loop)
         self.heads = HeadReader(Limits())

@@ -90,6 +90,7 @@ class Domain(Struct, forbid_unknown_fields=True):
     base_url: str | None = None
     login: Literal["none", "pass-through"] = "none"
     login_upstream: str | None = None
+    fallback: str | None = None
 
 
 class Upstream(Struct, forbid_unknown_fields=True):
@@ -122,7 +123,7 @@ class Settings(Struct, forbid_unknown_fields=True, kw_only=True):
 # Keys that the contract names and that later work brings: refused with "not yet", not as a typing mistake.
 NOT_YET = {
     "database", "geo", "retention", "tls", "console",
-    "domain.fallback", "domain.http", "domain.hsts",
+    "domain.http", "domain.hsts",
 }  # fmt: skip
 
 
@@ -250,6 +251,8 @@ def _check_values(settings: Settings, complain: Any) -> None:
         seen[domain.host] = index
         if domain.base_url is not None and not re.fullmatch(r"https?://[a-z0-9.\[\]:_-]+/?", domain.base_url):
             complain(f"domain[{index}].base_url", domain.base_url, "http(s)://HOST or http(s)://HOST:PORT, lower case")
+        if domain.fallback is not None and not re.fullmatch(r"https?://[^\s?#@]+/", domain.fallback):
+            complain(f"domain[{index}].fallback", domain.fallback, "a URL with a slash at its end")
         if domain.login_upstream is not None and domain.login == "none":
             complain(f"domain[{index}].login_upstream", domain.login_upstream, 'login = "pass-through" beside it')
     for index, package in enumerate(settings.package):

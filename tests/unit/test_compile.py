@@ -9,12 +9,14 @@ import pytest
 from waypost.artifacts.container import ContainerRow
 from waypost.artifacts.file import FileRoute
 from waypost.artifacts.pixel import PixelRow
+from waypost.artifacts.registry import kinds
 from waypost.artifacts.snapshot import Snapshot, UpstreamRow, decode_host
 from waypost.artifacts.telemetry import InstallRow
 from waypost.catalog.compile import compile_file
 from waypost.settings import SettingsError
 
 BASE = 'base_domain = "waypost.example"\n'
+TYPES = ", ".join(kind.name for kind in kinds() if kind.declare is not None)
 
 
 def write(folder, text, **files):
@@ -189,7 +191,7 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path):
         'a.json: Expected `array`, got `int` - at `$.rules`; expected a JSON object {"rules": [...]}',
         "waypost.toml:2: manifests[1]: found 'b.json'; expected a readable file (No such file or directory)",
         "waypost.toml:3: package[0].routes: found nothing; expected at least one route: routes = [{ path = …, to = … }]",
-        "waypost.toml:8: package[1].type: found 'zip'; expected one of container, file",
+        f"waypost.toml:8: package[1].type: found 'zip'; expected one of {TYPES}",
         "waypost.toml:11: package[2].upstream: found nothing; expected the image that is published, such as ghcr.io/acme/x",
     ]
 

@@ -12,11 +12,13 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from waypost.gateway.choice import ask_in_order
 from waypost.gateway.manifests import UNKNOWN_SECONDS, Manifests, accepts
 from waypost.routing.decision import Fetch, Keep, Refuse, Reply, UpstreamHead
 from waypost.upstream import probe
 from waypost.upstream.client import Client, Timeouts
 from waypost.upstream.declared import Declared, by_host
+from waypost.upstream.folder import Folder
 from waypost.upstream.health import Health
 from waypost.upstream.manifests import ManifestStore
 from waypost.upstream.probe import Prober
@@ -84,12 +86,16 @@ class House:
         self.new_worker()
 
     def new_worker(self):
-        store = ManifestStore(self._folder, 10**6)
+        store = ManifestStore(Folder(self._folder, 10**6))
         self.manifests = Manifests(store, self._upstreams, self.health, self._disk, 60.0, lambda: self.now)
         return self.manifests
 
     async def ask(self, *arguments, **more):
-        final, _ = await self.manifests.carry_out(question(*arguments, **more))
+        fetch = question(*arguments, **more)
+        if fetch.keep is None:
+            final, _ = await ask_in_order(fetch, self._upstreams, self.health)
+        else:
+            final, _ = await self.manifests.carry_out(fetch, fetch.keep)
         return final
 
 
@@ -206,7 +212,7 @@ def test_a_client_that_does_not_take_the_kept_type_is_answered_by_the_registry(t
         await house.ask(digest(FIRST))
         fetch = question(digest(FIRST))
         other = Keep(fetch.keep.asked, fetch.keep.repository, fetch.keep.reference, "text/plain")
-        await house.manifests.carry_out(msgspec.structs.replace(fetch, keep=other))
+        await house.manifests.carry_out(fetch, other)
         assert len(registry.asked) == 2
 
     scenario(tmp_path, run)
@@ -318,8 +324,7 @@ def test_in_an_outage_what_another_client_was_given_will_do_if_this_one_takes_it
         registry.status = 500
         for accept, status in ((f"{OCI}, text/plain", 200), ("", 200), ("text/plain", 500)):
             fetch = question()
-            other = msgspec.structs.replace(fetch, keep=msgspec.structs.replace(fetch.keep, accept=accept))
-            final, _ = await house.manifests.carry_out(other)
+            final, _ = await house.manifests.carry_out(fetch, msgspec.structs.replace(fetch.keep, accept=accept))
             assert final.status == status
 
     scenario(tmp_path, run)
@@ -390,17 +395,20 @@ def test_a_client_that_goes_away_does_not_end_the_question_for_others(tmp_path):
 def test_at_once_answers_only_what_needs_nobody(tmp_path):
     async def run(house):
         manifests = house.manifests
-        assert manifests.at_once(question()) is None
+
+        def at_once(fetch):
+            return manifests.at_once(fetch, fetch.keep)
+
+        assert at_once(question()) is None
         await house.ask()
         await house.ask()
-        assert manifests.at_once(question()).body == FIRST
+        assert at_once(question()).body == FIRST
         house.now += 61
-        assert manifests.at_once(question()) is None
+        assert at_once(question()) is None
         await house.ask(digest(FIRST))
-        assert manifests.at_once(question(digest(FIRST))).body == FIRST
-        assert manifests.at_once(question(keep=False)) is None
+        assert at_once(question(digest(FIRST))).body == FIRST
         manifests.forget()
-        assert manifests.at_once(question(digest(FIRST))) is None
+        assert at_once(question(digest(FIRST))) is None
 
     scenario(tmp_path, run)
 

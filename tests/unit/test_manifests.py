@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from waypost.upstream.folder import Folder
 from waypost.upstream.manifests import Manifest, ManifestStore, Tag
 
 REPOSITORY = "ghcr.io/acme/skates"
@@ -25,15 +26,15 @@ def files(folder):
 
 def test_what_is_kept_is_found_again_by_another_worker(tmp_path):
     one = manifest()
-    assert ManifestStore(tmp_path, 10**6).keep(one)
-    other = ManifestStore(tmp_path, 10**6)
+    assert ManifestStore(Folder(tmp_path, 10**6)).keep(one)
+    other = ManifestStore(Folder(tmp_path, 10**6))
     assert other.held(REPOSITORY, one.digest) is None
     assert other.manifest(REPOSITORY, one.digest) == one
     assert other.held(REPOSITORY, one.digest) == one
 
 
 def test_a_repository_has_its_own(tmp_path):
-    store = ManifestStore(tmp_path, 10**6)
+    store = ManifestStore(Folder(tmp_path, 10**6))
     store.keep(manifest())
     assert store.manifest("ghcr.io/acme/other", manifest().digest) is None
 
@@ -44,20 +45,20 @@ def test_a_repository_has_its_own(tmp_path):
 )
 def test_damage_is_a_miss(tmp_path, damage):
     one = manifest()
-    ManifestStore(tmp_path, 10**6).keep(one)
+    ManifestStore(Folder(tmp_path, 10**6)).keep(one)
     (file,) = files(tmp_path)
     file.write_bytes(damage(file.read_bytes()))
-    assert ManifestStore(tmp_path, 10**6).manifest(REPOSITORY, one.digest) is None
+    assert ManifestStore(Folder(tmp_path, 10**6)).manifest(REPOSITORY, one.digest) is None
 
 
 def test_a_tag_means_what_a_registry_last_said(tmp_path):
-    store = ManifestStore(tmp_path, 10**6)
+    store = ManifestStore(Folder(tmp_path, 10**6))
     first = Tag(REPOSITORY, "1.0", "a, b", "sha256:1", 100.0)
     assert store.tag(REPOSITORY, "1.0", "a, b") is None
     store.point(first)
     assert store.tag(REPOSITORY, "1.0", "a, b") == first
     assert store.tag(REPOSITORY, "1.0", "a") is None
-    other = ManifestStore(tmp_path, 10**6)
+    other = ManifestStore(Folder(tmp_path, 10**6))
     second = Tag(REPOSITORY, "1.0", "a, b", "sha256:2", 200.0)
     other.point(second)
     assert store.held_tag(REPOSITORY, "1.0", "a, b") == first
@@ -66,22 +67,23 @@ def test_a_tag_means_what_a_registry_last_said(tmp_path):
 
 
 def test_a_sweep_removes_what_was_not_used_for_longest(tmp_path):
-    store = ManifestStore(tmp_path, max_bytes=10**6)
+    folder = Folder(tmp_path, 10**6)
+    store = ManifestStore(folder)
     kept = [manifest(bytes([65 + number]) * 1000) for number in range(10)]
     for number, one in enumerate(kept):
         store.keep(one)
         (newest,) = {path for path in files(tmp_path) if path.stat().st_mtime > 10**9}
         os.utime(newest, (number, number))
-    assert store.sweep() == 0
+    assert folder.sweep() == 0
     total = sum(path.stat().st_size for path in files(tmp_path))
-    store.max_bytes = total - 2500
-    assert 2500 <= store.sweep() <= 4000
-    fresh = ManifestStore(tmp_path, 10**6)
+    folder.max_bytes = total - 2500
+    assert 2500 <= folder.sweep() <= 4000
+    fresh = ManifestStore(Folder(tmp_path, 10**6))
     assert [fresh.manifest(REPOSITORY, one.digest) is not None for one in kept] == [False] * 3 + [True] * 7
 
 
 def test_memory_is_bounded(tmp_path):
-    store = ManifestStore(tmp_path, 10**6, memory_bytes=2500)
+    store = ManifestStore(Folder(tmp_path, 10**6), memory_bytes=2500)
     for number in range(10):
         store.keep(manifest(bytes([65 + number]) * 1000))
     assert store._held <= 2500
@@ -93,11 +95,12 @@ def test_a_full_disk_costs_hits_and_nothing_else(tmp_path):
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "waypost-test", str(small)], check=True)
     try:
-        store = ManifestStore(small, 10**9, memory_bytes=0)
+        folder = Folder(small, 10**9)
+        store = ManifestStore(folder, memory_bytes=0)
         answers = [store.keep(manifest(os.urandom(8000))) for _ in range(20)]
         assert answers[0] is True
         assert answers[-1] is False
-        assert store.failures >= 1
+        assert folder.failures >= 1
         whole = [path for path in files(small) if path.suffix != ".manifest"]
         assert whole == []  # nothing written by halves is left behind
     finally:

@@ -18,6 +18,7 @@ from waypost.artifacts.pixel import PixelRow
 from waypost.artifacts.python import PythonFileRow
 from waypost.artifacts.registry import kinds
 from waypost.artifacts.telemetry import InstallRow, TelemetryRow
+from waypost.artifacts.tree import TreeRow
 from waypost.routing.decision import Fact, Fetch, Redirect, Refuse, Reply
 from waypost.routing.request import Request
 
@@ -54,6 +55,11 @@ AUTHORITIES = {
     HOST, "registry.upstream.example", "other.upstream.example", "dl.upstream.example", "dl.upstream.example:8443",
     "files.upstream.example", "www.upstream.example:444",
 }  # fmt: skip
+ROWS |= {  # trees differ in what they read in a path alone
+    kind.name: [kind.row("skates", ("https://dl.upstream.example/tree", "https://www.upstream.example:444"))]
+    for kind in kinds()
+    if isinstance(kind.row, type) and issubclass(kind.row, TreeRow)
+}
 SITES = {kind.name: kind.site(ROWS[kind.name], POLICY) for kind in kinds()}
 
 # What sites look for, and what has led other software astray.
@@ -168,6 +174,6 @@ def test_tags_are_different():
 
 def test_the_order_of_kinds():
     """docs/request-handling.md tells it."""
-    assert [kind.name for kind in kinds()] == [
+    assert [kind.name for kind in kinds() if not kind.root] == [
         "install", "pixel", "container", "file", "file-regex", "python-file", "telemetry", "catch-all",
     ]  # fmt: skip

@@ -65,11 +65,13 @@ class HostPolicy(Struct, frozen=True, array_like=True):
 
     login           none, or pass-through: users log in at the registries behind the host
     login_upstream  the registry that checks a login which names no image; with pass-through only
+    fallback        a URL with a trailing slash: where what no package here declares is found (python, npm)
     """
 
     base_url: str
     login: str = "none"
     login_upstream: str | None = None
+    fallback: str | None = None
 
 
 class Kind(Struct, frozen=True, kw_only=True):
@@ -83,6 +85,7 @@ class Kind(Struct, frozen=True, kw_only=True):
              Raises DeclarationError, or an ExceptionGroup of several. None: people cannot declare it.
     clashes  rows of one host → those that cannot live together; [] when all is well.
              Called when configuration is loaded, never while serving.
+    root     answers for everything under its host's root, so that no other type has room there
     """
 
     name: str
@@ -91,3 +94,4 @@ class Kind(Struct, frozen=True, kw_only=True):
     site: Callable[[Sequence[Any], HostPolicy], Site]
     declare: Callable[[Package], Sequence[Struct]] | None = None
     clashes: Callable[[Sequence[Any]], list[Clash]] = lambda rows: []
+    root: bool = False

@@ -120,16 +120,18 @@ class Target:
         # Bodies of proxied requests are not event data: nothing is posted here.
         facts = () if request.method == "HEAD" else self._facts(request, values)
         headers = tuple((name, value) for name, value in request.headers if name in _FORWARDED)
-        return _fetch(location, request.method, headers, facts)
+        return fetch_file(location, request.method, headers, facts)
 
 
-def _fetch(url: str, method: str, headers: Headers, facts: tuple[Fact, ...]) -> Fetch:
+def fetch_file(url: str, method: str, headers: Headers, facts: tuple[Fact, ...]) -> Fetch:
+    """A file that passes through us, wherever its upstream keeps it. `facts` are recorded if it is had."""
+
     def then(head: UpstreamHead) -> Final | Fetch:
         if head.status in _REDIRECTS:
             # The upstream keeps the file elsewhere, mostly behind a signed URL. The client may not be able
             # to go there, or the route would not say `proxy`: so we go.
             target = followed(url, head.header("location") or "")
-            return _LOST if target is None else _fetch(target, method, headers, facts)
+            return _LOST if target is None else fetch_file(target, method, headers, facts)
         return _relayed(head, {name for name, _ in headers}, facts)
 
     return Fetch(url=url, then=then, method=method, headers=headers)

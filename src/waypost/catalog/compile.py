@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from waypost.artifacts import container
-from waypost.artifacts.kind import Clash, Collection, DeclarationError
+from waypost.artifacts.kind import Clash, Collection, DeclarationError, HostPolicy
 from waypost.artifacts.pixel import PixelRow
 from waypost.artifacts.registry import kinds
 from waypost.artifacts.snapshot import Host, Policy, Snapshot, UpstreamRow, by_kind, decode_host, encode, encode_host
@@ -80,11 +80,14 @@ def compile_file(path: Path, port: int) -> Compiled:
     policy = _policy(settings, path.parent)
     warnings += [*logins.warnings, *account_warnings(policy)]
 
-    base_urls = {domain.host: domain.base_url for domain in settings.domain}
-    blobs = (
-        (host, encode_host(Host(host, logins.policy(host, _base_url(base_urls.get(host), host, port)), rows)))
-        for host, rows in hosts.items()
-    )
+    domains = {domain.host: domain for domain in settings.domain}
+
+    def policy_of(host: str) -> HostPolicy:
+        domain = domains.get(host)
+        base_url = _base_url(domain.base_url if domain else None, host, port)
+        return logins.policy(host, HostPolicy(base_url, fallback=domain.fallback if domain else None))
+
+    blobs = ((host, encode_host(Host(host, policy_of(host), rows))) for host, rows in hosts.items())
     return Compiled(
         encode(policy, blobs),
         tuple(files),
@@ -187,7 +190,16 @@ def _base_url(declared: str | None, host: str, port: int) -> str:
 
 
 def _clashes(rows: list[Struct]) -> list[Clash]:
-    return [clash for kind, group in by_kind(rows) for clash in kind.clashes(group)]
+    groups = by_kind(rows)
+    found = [clash for kind, group in groups for clash in kind.clashes(group)]
+    for root, own in groups:
+        if root.root:
+            found += [
+                Clash(own[0], group[0], f"a {root.name} package has its whole domain to itself; use another for this")
+                for kind, group in groups
+                if kind is not root and kind.declare is not None
+            ]
+    return found
 
 
 def _leaves(group: ExceptionGroup[DeclarationError]) -> Iterator[DeclarationError]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 from msgspec import Struct
 
 from waypost.artifacts import container
@@ -44,9 +45,11 @@ class Logins:
                     f"of {', '.join(known)} whose image they pull; a domain for each registry keeps them apart"
                 )
 
-    def policy(self, host: str, base_url: str) -> HostPolicy:
+    def policy(self, host: str, policy: HostPolicy) -> HostPolicy:
+        """`policy`, with its login."""
         registry = self._registries.get(host)
-        return HostPolicy(base_url, "none" if registry is None else "pass-through", registry)
+        login = "none" if registry is None else "pass-through"
+        return msgspec.structs.replace(policy, login=login, login_upstream=registry)
 
 
 def account_warnings(policy: Policy) -> list[str]:

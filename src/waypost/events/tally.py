@@ -23,6 +23,8 @@ COUNTERS = {
     "fetch_failures": "Requests to upstreams that failed or timed out.",
     "manifest_hits": "Manifests answered from what was kept.",
     "manifest_stale": "Those of them that no upstream could confirm.",
+    "page_hits": "Indexes answered from what was kept.",
+    "page_stale": "Those of them that no upstream could confirm.",
     "probes": "Questions to registries that were down, whether they are back.",
     "reloads": "Snapshots taken into use.",
 }

@@ -10,14 +10,17 @@ from waypost.artifacts.snapshot import Policy
 from waypost.events.spool import Spool
 from waypost.gateway.address import TrustedProxies
 from waypost.gateway.answer import Answer, announced, refusal
+from waypost.gateway.choice import ask_in_order, choose
 from waypost.gateway.fetch import log_in
 from waypost.gateway.manifests import Manifests
+from waypost.gateway.pages import Pages
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts
 from waypost.routing.condition import unless_known
-from waypost.routing.decision import Fetch, Login, Redirect, Refuse, Relay, Reply
+from waypost.routing.decision import Fetch, Final, Login, Page, Redirect, Refuse, Relay, Reply
 from waypost.routing.request import Request
 from waypost.routing.table import Table
+from waypost.upstream.client import Response
 from waypost.upstream.declared import Declared, by_host
 from waypost.upstream.upstreams import Upstreams
 
@@ -33,12 +36,14 @@ class Gateway:
         spool: Spool,
         upstreams: Upstreams,
         manifests: Manifests,
+        pages: Pages,
     ) -> None:
         self._table = Table(hosts)
         self._recorder = recorder
         self._spool = spool
         self._upstreams = upstreams
         self.manifests = manifests
+        self.pages = pages
         self.policy = policy
         self.redirects = 0
         self.refused = 0
@@ -51,7 +56,7 @@ class Gateway:
         if kind is Redirect:
             return self._redirect(request, decision, peer)  # type: ignore[arg-type]
         if kind is Fetch:
-            ready = self.manifests.at_once(decision)  # type: ignore[arg-type]
+            ready = self._at_once(decision)  # type: ignore[arg-type]
             if ready is not None:
                 return self._reply(request, unless_known(request, ready), peer)
             return self._fetch(request, decision, peer)  # type: ignore[arg-type]
@@ -67,6 +72,8 @@ class Gateway:
 
     def _redirect(self, request: Request, decision: Redirect, peer: str) -> Answer:
         self.redirects += 1
+        if decision.others:
+            decision = choose(decision, self.manifests.health)
         if decision.facts:
             self._recorder.record(request, decision.facts, decision.status, peer)
         location = decision.location
@@ -82,9 +89,21 @@ class Gateway:
             self._recorder.record(request, decision.facts, decision.status, peer, size)
         return Answer(decision.status, decision.headers, decision.body)
 
+    def _at_once(self, fetch: Fetch) -> Reply | None:
+        keep = fetch.keep
+        if keep is None:
+            return None
+        return self.pages.at_once(keep) if isinstance(keep, Page) else self.manifests.at_once(fetch, keep)
+
+    async def _carry_out(self, fetch: Fetch) -> tuple[Final, Response | bytes]:
+        keep = fetch.keep
+        if keep is None:
+            return await ask_in_order(fetch, self._upstreams, self.manifests.health)
+        return await (self.pages if isinstance(keep, Page) else self.manifests).carry_out(fetch, keep)  # type: ignore[arg-type]
+
     async def _fetch(self, request: Request, fetch: Fetch, peer: str) -> Answer:
         self.fetches += 1
-        final, body = await self.manifests.carry_out(fetch)
+        final, body = await self._carry_out(fetch)
         if isinstance(final, Redirect):
             return self._redirect(request, final, peer)
         if isinstance(final, Reply):

@@ -7,7 +7,7 @@ from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from waypost.gateway.fetch import carry_out
-from waypost.routing.decision import Fetch, Final, Refuse
+from waypost.routing.decision import Fetch, Final, Redirect, Refuse
 from waypost.upstream.client import Response
 from waypost.upstream.health import Health, retry_after
 from waypost.upstream.upstreams import Upstreams
@@ -35,6 +35,11 @@ async def ask_in_order(fetch: Fetch, upstreams: Upstreams, health: Health) -> tu
             return final, body
         refusals.append(final)
     return next((refusal for refusal in refusals if is_failure(refusal)), refusals[0]), b""
+
+
+def choose(redirect: Redirect, health: Health) -> Redirect:
+    """The redirect to the first upstream that is up."""
+    return health.order((redirect, *redirect.others), lambda one: urlsplit(one.location).netloc)[0]
 
 
 def all_down(fetch: Fetch, health: Health) -> bool:

@@ -20,6 +20,8 @@ from waypost.upstream.upstreams import Upstreams
 
 # A Fetch may lead to a Fetch (an upstream that redirects to itself). Beyond this many it is a loop.
 MOST_FETCHES = 5
+# A body that takes longer to read than a request may wait for another.
+MUCH_BYTES = 128 * 1024
 # How long what is welcome, but not needed, may hold up an answer.
 WELCOME_SECONDS = 3.0
 
@@ -89,7 +91,7 @@ async def _once(fetch: Fetch, upstreams: Upstreams) -> tuple[Final | Fetch, Resp
     streaming = False
     try:
         body = await answer.read(fetch.buffer) if fetch.buffer else b""
-        decision = fetch.then(UpstreamHead(answer.status, answer.headers, body))
+        decision = await _then(fetch, UpstreamHead(answer.status, answer.headers, body))
         if isinstance(decision, Redirect):
             _check_redirect(upstreams.client.target(fetch.url), decision)
         streaming = isinstance(decision, Relay) and not fetch.buffer
@@ -97,6 +99,13 @@ async def _once(fetch: Fetch, upstreams: Upstreams) -> tuple[Final | Fetch, Resp
     finally:
         if not streaming:
             await answer.aclose()
+
+
+async def _then(fetch: Fetch, head: UpstreamHead) -> Redirect | Reply | Refuse | Relay | Fetch:
+    """What is decided about an answer. Much to read is read in a thread, so that other requests need not wait."""
+    if len(head.body) < MUCH_BYTES:
+        return fetch.then(head)
+    return await asyncio.get_running_loop().run_in_executor(None, fetch.then, head)
 
 
 def _check_redirect(upstream: Target, decision: Redirect) -> None:

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class Manifests:
-    """Carries out every Fetch of a worker; those that may be kept, from what is kept.
+    """Carries out every Fetch of a worker whose answer is a manifest, from what is kept if possible.
 
     tag_ttl          seconds for which a tag is believed without asking
     hits, stale      answers from what was kept, and those of them that no upstream could confirm
@@ -75,10 +75,9 @@ class Manifests:
         self.hits = 0
         self.stale = 0
 
-    def at_once(self, fetch: Fetch) -> Reply | None:
+    def at_once(self, fetch: Fetch, keep: Keep) -> Reply | None:
         """The answer, if it is in memory and needs nobody's confirmation."""
-        keep = fetch.keep
-        if keep is None or keep.private:
+        if keep.private:
             return None
         ready = self._ready.get((fetch.method, keep.asked, keep.accept))
         if ready is None:
@@ -93,11 +92,8 @@ class Manifests:
         self.hits += 1
         return _told(reply, self._clock() - tag.at, HIT)
 
-    async def carry_out(self, fetch: Fetch) -> Outcome:
+    async def carry_out(self, fetch: Fetch, keep: Keep) -> Outcome:
         """As gateway.fetch.carry_out: never raises UpstreamError."""
-        keep = fetch.keep
-        if keep is None:
-            return await ask_in_order(fetch, self._upstreams, self.health)
         if keep.private:
             return await self._private(fetch, keep)
         if ":" in keep.reference:

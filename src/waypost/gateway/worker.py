@@ -24,11 +24,14 @@ from waypost.gateway.application import Gateway, declared
 from waypost.gateway.http1 import Server
 from waypost.gateway.limits import Limits
 from waypost.gateway.manifests import Manifests
+from waypost.gateway.pages import Pages
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts, SnapshotFile
 from waypost.upstream.client import Client
+from waypost.upstream.folder import Folder
 from waypost.upstream.health import Health
 from waypost.upstream.manifests import ManifestStore
+from waypost.upstream.pages import PageStore
 from waypost.upstream.probe import Prober
 from waypost.upstream.upstreams import Upstreams
 
@@ -76,11 +79,12 @@ async def _serve(number: int, workers: int, listening: socket.socket, data: Data
     recorder = Recorder(spool, identity, TrustedProxies(policy.trusted_proxies))
     upstreams = Upstreams(Client(declared(policy)))
     disk = ThreadPoolExecutor(DISK_THREADS, "disk")
-    store = ManifestStore(data.manifests, policy.cache_bytes)
+    kept = Folder(data.manifests, policy.cache_bytes)
     health = Health(time.monotonic)
     prober = Prober(upstreams.client, health)
-    manifests = Manifests(store, upstreams, health, disk, policy.tag_ttl)
-    gateway = Gateway(hosts, policy, recorder, spool, upstreams, manifests)
+    manifests = Manifests(ManifestStore(kept), upstreams, health, disk, policy.tag_ttl)
+    pages = Pages(PageStore(kept), upstreams, health, disk)
+    gateway = Gateway(hosts, policy, recorder, spool, upstreams, manifests, pages)
     server = Server(gateway, Limits(), loop)
     server.is_proxy = lambda peer: recorder.trusted.trusts(peer)
     acceptor = await loop.create_server(server.protocol_factory, sock=listening, backlog=BACKLOG)
@@ -94,7 +98,7 @@ async def _serve(number: int, workers: int, listening: socket.socket, data: Data
         asyncio.create_task(_tell_standings(health, data, number, disk)),
     ]
     if number == 0:  # one of all is enough
-        chores.append(asyncio.create_task(_sweep(store, gateway, disk)))
+        chores.append(asyncio.create_task(_sweep(kept, gateway, disk)))
     await stop.wait()
     acceptor.close()
     await server.drain(DRAIN)
@@ -135,11 +139,11 @@ async def _sync(spool: Spool, gateway: Gateway) -> None:
             spool.tick()
 
 
-async def _sweep(store: ManifestStore, gateway: Gateway, disk: ThreadPoolExecutor) -> None:
+async def _sweep(kept: Folder, gateway: Gateway, disk: ThreadPoolExecutor) -> None:
     while True:
         await asyncio.sleep(SWEEP_EVERY)
-        store.max_bytes = gateway.policy.cache_bytes
-        await asyncio.get_running_loop().run_in_executor(disk, store.sweep)
+        kept.max_bytes = gateway.policy.cache_bytes
+        await asyncio.get_running_loop().run_in_executor(disk, kept.sweep)
 
 
 async def _tell(state: _State) -> None:
@@ -198,6 +202,8 @@ class _State:
             "fetch_failures": self._gateway.fetch_failures,
             "manifest_hits": self._gateway.manifests.hits,
             "manifest_stale": self._gateway.manifests.stale,
+            "page_hits": self._gateway.pages.hits,
+            "page_stale": self._gateway.pages.stale,
             "probes": self._prober.asked,
             "reloads": self.reloads,
         }

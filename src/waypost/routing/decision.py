@@ -40,12 +40,19 @@ class Fact(Struct, frozen=True, kw_only=True):
 
 
 class Redirect(Struct, frozen=True):
-    """Send the client elsewhere. `location` is absolute, ASCII, and its authority came from configuration."""
+    """Send the client elsewhere. `location` is absolute, ASCII, and its authority came from configuration.
+
+    others  the same, at other upstreams, in order, for when this one is down
+    pin     where upstreams may differ for a while (indexes of mirrors): all that share a pin are sent to one of them,
+            whoever asks. None: any that is up will do.
+    """
 
     location: str
     facts: tuple[Fact, ...] = ()
     status: int = 307
     headers: Headers = ()
+    others: tuple[Redirect, ...] = ()
+    pin: str | None = None
 
 
 class Reply(Struct, frozen=True):
@@ -83,6 +90,21 @@ class Keep(Struct, frozen=True):
     private: bool = False
 
 
+class Page(Struct, frozen=True):
+    """That an answer may be kept: it is an index, which changes now and then, and is the same for all who ask.
+
+    asked    what the answer depends on: what was asked for, in which form, and how users reach us
+    facts    to record whenever it is given out; the answer itself has none
+    seconds  for which it is believed without asking again
+    failure  the status if no upstream can be asked and nothing is kept; 0: as for every Fetch
+    """
+
+    asked: str
+    facts: tuple[Fact, ...] = ()
+    seconds: float = 60.0
+    failure: int = 0
+
+
 class Fetch(Struct, frozen=True, kw_only=True):
     """Ask an upstream, then decide again with what it answered.
 
@@ -116,7 +138,7 @@ class Fetch(Struct, frozen=True, kw_only=True):
     buffer: int = 0
     others: tuple[Fetch, ...] = ()
     alike: bool = False
-    keep: Keep | None = None
+    keep: Keep | Page | None = None
     instead: Reply | None = None
 
 
