@@ -18,11 +18,13 @@ class DataInUse(Exception):
 
 
 class Running(Struct):
-    """What a running server leaves for commands on the same machine: where to ask, and with which token."""
+    """What a running server leaves for commands on the same machine: where to ask, with which token, and from which
+    file it serves."""
 
     pid: int
     console: str
     token: str
+    config: str = ""
 
 
 class DataDirectory:
@@ -36,6 +38,7 @@ class DataDirectory:
         self.manifests = root / "manifests"
         self.health = root / "health"
         self.snapshot = root / "snapshot"
+        self.moves = root / "moves"
         self.store = root / "events.duckdb"
         self._running = root / "running.json"
         self._lock: int | None = None

@@ -144,7 +144,8 @@ class Supervisor:
         for child in self._children:
             child.start()
         try:
-            self._data.announce(Running(os.getpid(), self.console_address.url, self._token))
+            config = str(self._config.absolute())
+            self._data.announce(Running(os.getpid(), self.console_address.url, self._token, config))
         except OSError as error:
             logger.error("`waypost stats` will not find this server: %s", error.strerror)
         next_look = time.monotonic() + CONFIG_POLL

@@ -14,7 +14,7 @@ from waypost.console.app import STALE, application, not_ready
 from waypost.data import DataDirectory
 from waypost.events.standings import Standing, tell
 from waypost.events.tally import Tally
-from waypost.stores.store import Line, Stats, StoreError
+from waypost.stores.store import InUse, Line, Stats, StoreError, Used
 
 
 class Answering:
@@ -29,6 +29,10 @@ class Answering:
         if self.error:
             raise self.error
         return Stats(question["by"], question["since_us"], question["until_us"], [], Line(None, 0, 0, 0, 0, 0), {})
+
+    def in_use(self, package, *, since_us):
+        self.asked.append((package, since_us))
+        return InUse([Used("1.0", "sha256:a", 2, 3)], {"sha256:a": ["sha256:b"]})
 
     def last_cursor(self):
         return 42
@@ -119,7 +123,7 @@ def test_metrics_show_upstreams_as_each_worker_has_found_them(console):
     ]
 
 
-@pytest.mark.parametrize("path", ["/stats", "/events"])
+@pytest.mark.parametrize("path", ["/stats", "/events", "/in-use"])
 @pytest.mark.parametrize("token", [None, "", "Secret", "secret ", "secretsecret", "sécret"])
 def test_numbers_need_the_token(console, path, token):
     status, text = console.get(path, token, **QUESTION)
@@ -146,6 +150,19 @@ def test_questions_that_are_none(console, query, says):
     status, text = console.get("/stats", **query)
     assert status == 422
     assert says in text
+
+
+def test_what_of_an_image_is_in_use(console):
+    status, text = console.get("/in-use", package="acme/x", since_us=7)
+    assert (status, json.loads(text)) == (
+        200,
+        {
+            "used": [{"reference": "1.0", "digest": "sha256:a", "pulls": 2, "times": 3}],
+            "indexes": {"sha256:a": ["sha256:b"]},
+        },
+    )
+    assert console.store.asked == [("acme/x", 7)]
+    assert console.get("/in-use", package="acme/x")[0] == 422
 
 
 def test_a_store_in_trouble_is_said_to_be(console):

@@ -21,6 +21,7 @@ from waypost.stores.duckdb import DuckStore
 from waypost.stores.store import (
     BY,
     Change,
+    InUse,
     Line,
     Row,
     Store,
@@ -29,6 +30,7 @@ from waypost.stores.store import (
     StoreFailedError,
     StoreMissingError,
     StoreVersionError,
+    Used,
     Verdict,
 )
 
@@ -372,6 +374,41 @@ def test_events_go_on_where_the_last_page_ended(store: Store) -> None:
     assert [event["version"] for _, event in store.events(cursor)] == ["late"]
     assert [event["version"] for _, event in store.events(since_us=T0 + 23)] == ["2.3"]
     assert list(store.events(package="boots")) == []
+
+
+def test_in_use_is_what_was_asked_for_by_itself(store: Store) -> None:
+    """A tag that a HEAD resolved is that tag (C8); what belongs to a pull is not named; whoever asks is somebody."""
+    image: dict[str, Any] = {"kind": "manifest-fetch", "package": "acme/x"}
+    opener = row(T0 + 10, **image, tag="1", digest="sha256:new", lists={"sha256:child": "linux/amd64", "sha256:y": ""})
+    rows = [
+        row(T0 + 5, **image, tag="1", digest="sha256:old"),
+        opener,
+        row(T0 + 11, **image, digest="sha256:child", verdict=Verdict(False, "C7", part_of=opener.fact.id)),
+        row(T0 + 12, **image, tag="1", digest="sha256:new", class_="ci"),
+        row(
+            T0, **image | {"kind": "manifest-head"}, tag="2", digest="sha256:two", verdict=Verdict(False, "C2", tag="2")
+        ),
+        row(T0 + 1, **image, digest="sha256:two", verdict=Verdict(True, tag="2")),
+        row(T0, **image, digest="sha256:pinned"),
+        row(T0, **image, tag="sha256-aa.sig", digest="sha256:sig", verdict=Verdict(False, "C9", tag="sha256-aa.sig")),
+        row(T0 - DAY, **image, tag="0", digest="sha256:zero"),
+        row(T0, **image | {"package": "acme/y"}, tag="3", digest="sha256:three"),
+        row(T0, **image | {"kind": "blob-fetch"}, digest="sha256:layer"),
+    ]
+    store.commit(rows, [], {})
+    found = store.in_use("acme/x", since_us=T0)
+    assert found.used == [
+        Used("1", "sha256:new", 3, 3),
+        Used("2", "sha256:two", 1, 2),
+        Used("sha256:pinned", "sha256:pinned", 1, 1),
+        Used("sha256-aa.sig", "sha256:sig", 0, 1),
+    ]
+    assert found.indexes == {"sha256:new": ["sha256:child", "sha256:y"]}
+    assert [one.reference for one in store.in_use("acme/x", since_us=T0 - DAY).used][-2:] == [
+        "sha256:pinned",
+        "sha256-aa.sig",
+    ]
+    assert store.in_use("acme/none", since_us=0) == InUse([], {})
 
 
 def test_queries_from_other_threads_while_it_commits(store: Store) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from waypost.console.question import END, PAGE, Page, Question
+from waypost.console.question import END, PAGE, ImageQuestion, Page, Question
 from waypost.events.standings import told
 from waypost.events.tally import COUNTERS, Tally
-from waypost.stores.store import BY, Store, StoreError
+from waypost.stores.store import Store, StoreError
 
 if TYPE_CHECKING:
     from waypost.data import DataDirectory
@@ -53,17 +53,17 @@ def application(
         text = await run_in_threadpool(generate_latest, registry)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def stats(request: Request) -> Response:
-        if not _may_ask(request, token):
-            return _forbidden()
-        asked = dict(request.query_params)
-        try:
-            question = msgspec.convert(asked, Question, strict=False)
-        except msgspec.ValidationError as error:
-            return PlainTextResponse(f"{error}\n", 422)
-        if question.by is not None and question.by not in BY:
-            return PlainTextResponse(f"by: found {question.by!r}; expected one of {', '.join(BY)}\n", 422)
-        return await _numbers(lambda: question.ask(store))
+    def asking(kind: type[Question | ImageQuestion]) -> Callable[[Request], Awaitable[Response]]:
+        async def ask(request: Request) -> Response:
+            if not _may_ask(request, token):
+                return _forbidden()
+            try:
+                question = msgspec.convert(dict(request.query_params), kind, strict=False)
+            except msgspec.ValidationError as error:
+                return PlainTextResponse(f"{error}\n", 422)
+            return await _numbers(lambda: question.ask(store))
+
+        return ask
 
     async def events(request: Request) -> Response:
         if not _may_ask(request, token):
@@ -78,8 +78,9 @@ def application(
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
-            Route("/stats", stats),
+            Route("/stats", asking(Question)),
             Route("/events", events),
+            Route("/in-use", asking(ImageQuestion)),
         ]
     )
 
@@ -90,7 +91,7 @@ def _may_ask(request: Request, token: str) -> bool:
 
 def _forbidden() -> Response:
     return PlainTextResponse(
-        "numbers are for `waypost stats` and `waypost events` on the machine of the server\n",
+        "numbers are for `waypost stats` and other commands on the machine of the server\n",
         401,
         {"WWW-Authenticate": "Bearer"},
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from waypost.stores.store import Stats, Store
+from waypost.stores.store import BY, InUse, Stats, Store
 
 PAGE = 1000  # events in one answer
 END = "end"  # instead of a cursor: go on from what is newest now
@@ -21,6 +21,10 @@ class Question(Struct, kw_only=True, omit_defaults=True):
     by: str | None = None
     everything: bool = False
 
+    def __post_init__(self) -> None:
+        if self.by is not None and self.by not in BY:
+            raise ValueError(f"by: found {self.by!r}; expected one of {', '.join(BY)}")
+
     def ask(self, store: Store) -> Stats:
         return store.stats(
             self.package,
@@ -29,6 +33,16 @@ class Question(Struct, kw_only=True, omit_defaults=True):
             by=self.by,
             everything=self.everything,
         )
+
+
+class ImageQuestion(Struct, kw_only=True):
+    """Arguments of Store.in_use."""
+
+    package: str
+    since_us: int
+
+    def ask(self, store: Store) -> InUse:
+        return store.in_use(self.package, since_us=self.since_us)
 
 
 class Page(Struct):

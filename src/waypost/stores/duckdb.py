@@ -21,6 +21,8 @@ from waypost.stores.arrow import Table
 from waypost.stores.duckdb_schema import (
     CREATE,
     EVENTS,
+    IN_USE,
+    INDEXES,
     INSERT,
     KEYS,
     MIGRATIONS,
@@ -36,6 +38,7 @@ from waypost.stores.store import (
     BY,
     COUNTED_CLASSES,
     Change,
+    InUse,
     Line,
     Row,
     Stats,
@@ -46,6 +49,7 @@ from waypost.stores.store import (
     StoreFailedError,
     StoreMissingError,
     StoreVersionError,
+    Used,
 )
 
 MEMORY_LIMIT = "1GB"
@@ -235,6 +239,11 @@ class DuckStore(Store):
             if "variables" in event:
                 event["variables"] = json.loads(event["variables"])
             yield cursor_at, event
+
+    def in_use(self, package: str, *, since_us: int) -> InUse:
+        asked = [package, since_us]
+        used = [Used(*columns) for columns in self._query(IN_USE, asked)]
+        return InUse(used, {digest: list(json.loads(lists)) for digest, lists in self._query(INDEXES, asked)})
 
     def close(self) -> None:
         """Write everything into the file and let go of it."""

@@ -132,6 +132,19 @@ SELECT seq, id::VARCHAR AS id, epoch_us(time) AS time, kind, counted, owner, pac
 FROM page LEFT JOIN merges ON page.id = merges.part_of ORDER BY seq
 """
 
+# Manifests that were asked for by themselves. Of a tag that moved, what it was last.
+_ASKED = """
+package = ? AND time >= make_timestamp(?) AND kind IN ('manifest-fetch', 'manifest-head') AND status < 400
+"""
+IN_USE = f"""
+SELECT coalesce({_TAG}, digest) AS reference, arg_max(digest, time), count(*) FILTER (counted), count(*)
+FROM events WHERE {_ASKED} AND part_of IS NULL AND reference IS NOT NULL
+GROUP BY 1 ORDER BY 3 DESC, 4 DESC, 1
+"""
+INDEXES = f"""
+SELECT digest, any_value(lists) FROM events WHERE {_ASKED} AND digest IS NOT NULL AND lists IS NOT NULL GROUP BY 1
+"""
+
 
 _COLUMN_OF: dict[str, Callable[[], Column]] = {
     "BIGINT": lambda: Numbers("q"),

@@ -126,6 +126,27 @@ class Stats(Struct):
     left_out: dict[str, int]
 
 
+class Used(Struct, frozen=True):
+    """A tag of an image, or a digest where no tag was named, as it was asked for.
+
+    digest  what it was when it was asked for last; None where no registry said
+    pulls   that counted
+    times   that it was asked for by itself, not as a part of a pull: HEADs and what is no pull included
+    """
+
+    reference: str
+    digest: str | None
+    pulls: int
+    times: int
+
+
+class InUse(Struct):
+    """An answer to `in_use`: the most pulled first. `indexes`: digest of an index → what it lists."""
+
+    used: list[Used]
+    indexes: dict[str, list[str]]
+
+
 class Store(Protocol):
     def positions(self) -> dict[str, int]:
         """Segment name → offset up to which its events are stored."""
@@ -168,6 +189,10 @@ class Store(Protocol):
 
         A verdict may still change after its event was given out, while facts arrive out of order.
         """
+        ...
+
+    def in_use(self, package: str, *, since_us: int) -> InUse:
+        """What of an image people ask for, whoever they are: ci, mirrors and bots would miss it as well."""
         ...
 
     def last_cursor(self) -> int:
