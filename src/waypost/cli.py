@@ -163,8 +163,7 @@ def add(
     except AddError as error:
         fail(error)
     except SettingsError as error:
-        text = str(error).replace(f".{config.name}.candidate", config.name)
-        fail(f"nothing was written, since {config} could not be used then:\n{text}")
+        fail(f"nothing was written, since {config} could not be used then:\n{error}")
     except UnicodeDecodeError:
         fail(f"{config}: found bytes that are not UTF-8; expected UTF-8 text")
     except OSError as error:

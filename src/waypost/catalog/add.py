@@ -13,7 +13,7 @@ import tomlkit
 from msgspec import Struct
 
 from waypost.artifacts.reference import ImageNameError, as_written
-from waypost.catalog.compile import compile_file
+from waypost.catalog.candidate import put
 from waypost.settings import HOST
 
 VERSION = re.compile(r"(?<![0-9A-Za-z.])v?(\d+(?:\.\d+)+(?:[-+](?:rc|alpha|beta|pre)[0-9.]*)?)(?![0-9A-Za-z]|\.\d)")
@@ -57,16 +57,7 @@ def add(path: Path, pasted: str, domain: str | None, port: int) -> Added:
         entry = read_pasted(pasted, default_domain(entry))
     if made:
         before = new_text(entry.domain)
-    after = add_to_text(before, entry)
-    candidate = path.with_name(f".{path.name}.candidate")
-    try:
-        candidate.write_bytes(after.encode())
-        compiled = compile_file(candidate, port)
-        if not made:
-            candidate.chmod(path.stat().st_mode & 0o777)
-        candidate.replace(path)
-    finally:
-        candidate.unlink(missing_ok=True)
+    compiled = put(path, add_to_text(before, entry), port)
     host = entry.domain or compiled.hosts[str(entry.keys["type"]), entry.name][0]
     return Added(entry, made, compiled.base_url(host))
 
