@@ -177,6 +177,63 @@ def add(
 
 
 @app.command()
+def move(
+    package: Annotated[str, typer.Argument(help="The image, as users pull it.", metavar="PACKAGE")],
+    upstream: Annotated[
+        str | None, typer.Argument(help="Where it is from now on: quay.io/acme/rocket-skates.", metavar="UPSTREAM")
+    ] = None,
+    leaving: Annotated[
+        str | None,
+        typer.Option("--from", help="Which of several upstreams it leaves. [the first]", metavar="UPSTREAM"),
+    ] = None,
+    keep_old: Annotated[bool, typer.Option("--keep-old", help="Leave the old one in the list, as second.")] = False,
+    since: Annotated[
+        str, typer.Option(help="What was pulled since then is in use: 30d, 12h, 2026-11-01 or all.", metavar="SPAN")
+    ] = "30d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only compare; the status says what would be.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Move although people would notice.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the last move of PACKAGE back.")] = False,
+    watch: Annotated[
+        float, typer.Option(min=0, help="For how long the first pulls are watched; 0 not at all.", metavar="SECONDS")
+    ] = 60,
+    config: Config = CONFIG,
+    data: Data = DATA,
+) -> None:
+    """Move an image to another registry, without anyone noticing.
+
+    Compares what people pull, and every other tag, on both registries; refuses if something in use is not the same
+    there, and prints the commands that copy it. Then the one line is changed, and the first pulls are watched.
+    """
+    from waypost.console import client, report
+    from waypost.moving import move as moving
+    from waypost.moving.line import MoveError
+    from waypost.moving.words import Counter
+    from waypost.settings import SettingsError
+
+    if (upstream is None) != undo:
+        fail("expected UPSTREAM, where the image goes, or --undo; " + ("found both" if undo else "found neither"))
+    if undo and (leaving or keep_old or force or dry_run):
+        fail("--undo goes back as it was; of the other options it takes --watch alone")
+    try:
+        since_us = report.question(package, since, None, True).since_us
+        order = moving.Order(
+            config, data, _port(), package, since_us, leaving, keep_old, force=force, dry_run=dry_run, watch=watch
+        )
+        if upstream is None:
+            moving.undo(order, typer.echo)
+        else:
+            moving.move(order, upstream, typer.echo, Counter(sys.stderr))
+    except (ValueError, MoveError) as error:
+        fail(error)
+    except SettingsError as error:
+        fail(f"the configuration cannot be used:\n{error}")
+    except client.NoNumbers as error:
+        fail(error, 1)
+    except OSError as error:
+        fail(f"{error.filename or config} cannot be written: {error.strerror}", 1)
+
+
+@app.command()
 def explain(
     url: Annotated[
         str,

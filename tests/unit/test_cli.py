@@ -31,7 +31,7 @@ name = "skates"
 domain = "get.example"
 routes = [{ path = "/{version}/x.tgz", to = "https://dl.example/{version}.tgz" }]
 """
-COMMANDS = ("serve", "check", "add", "explain", "stats", "events")
+COMMANDS = ("serve", "check", "add", "move", "explain", "stats", "events")
 
 
 @pytest.fixture(autouse=True)
