@@ -413,6 +413,22 @@ def test_at_once_answers_only_what_needs_nobody(tmp_path):
     scenario(tmp_path, run)
 
 
+def test_a_login_that_has_used_up_its_quota_is_no_outage(tmp_path):
+    async def run(house):
+        house.registries[0].status = 429
+        fetch = msgspec.structs.replace(question(keep=False), authorization="Bearer theirs")
+        for _ in range(3):
+            final, _ = await ask_in_order(fetch, house._upstreams, house.health)
+            assert final.status == 429
+        assert house.health.is_up("r0.example")
+        house.registries[0].status = 500
+        for _ in range(3):
+            await ask_in_order(fetch, house._upstreams, house.health)
+        assert not house.health.is_up("r0.example")
+
+    scenario(tmp_path, run)
+
+
 def test_the_second_upstream_serves_while_the_first_fails_and_the_first_is_left_alone(tmp_path):
     async def run(house):
         first, second = house.registries

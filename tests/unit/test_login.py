@@ -270,6 +270,13 @@ def test_the_ping_with_a_login_is_the_registrys_to_answer() -> None:
     assert challenge(fetch.then(UpstreamHead(401, ())))
 
 
+def test_explain_says_where_users_log_in() -> None:
+    request = Request("GET", HOST, "/v2/acme/boots/manifests/1")
+    image, login = SITE.explain(request)
+    assert "acme/boots on quay.io" in image
+    assert "log in at quay.io" in login
+
+
 # Sealing
 
 

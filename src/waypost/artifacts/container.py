@@ -128,7 +128,13 @@ class ContainerSite:
         how = "declared by name" if name in self._images else "matched by a pattern"
         first, *others = (f"{one.repository} on {one.registry}" for one in (image.upstream, *image.others))
         then = f", and while that is down {', then '.join(others)}" if others else ""
-        return [f"Image {name!r}, {how}: {first}{then}."]
+        lines = [f"Image {name!r}, {how}: {first}{then}."]
+        if self._login is not None:
+            lines.append(
+                f"Users log in at {image.upstream.registry} for it, and what they are granted decides; without a login "
+                "they may pull what everybody may. A login does not fail over to another registry."
+            )
+        return lines
 
     def _find(self, name: str) -> Image | None:
         return self._images.get(name) or self._patterns.find(name)

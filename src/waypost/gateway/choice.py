@@ -30,7 +30,9 @@ async def ask_in_order(fetch: Fetch, upstreams: Upstreams, health: Health) -> tu
     refusals: list[Refuse] = []
     for candidate in health.order((fetch, *fetch.others), _host):
         final, body = await carry_out(candidate, upstreams)
-        _note(health, candidate, final if is_failure(final) else None)
+        # A quota that one login has used up says nothing of how others are served.
+        if not (candidate.authorization and isinstance(final, Refuse) and final.status == 429):
+            _note(health, candidate, final if is_failure(final) else None)
         if not isinstance(final, Refuse) or not (is_failure(final) or (final.status == 404 and fetch.alike)):
             return final, body
         refusals.append(final)
