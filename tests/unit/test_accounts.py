@@ -140,6 +140,8 @@ def test_an_account_reads_what_anybody_may_read(own: dict[str, str]) -> None:
         house.now += PUBLIC_SECONDS + 1
         await house.status()
         assert "HEAD /v2/acme/x/manifests/1" in house.registry.seen[asked + 1 :]
+        # What the metrics show as requests sent to upstreams.
+        assert house.upstreams.client.asked == len(house.registry.seen)
 
     scenario(story, **own)
 

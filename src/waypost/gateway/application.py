@@ -41,13 +41,12 @@ class Gateway:
         self._table = Table(hosts)
         self._recorder = recorder
         self._spool = spool
-        self._upstreams = upstreams
+        self.upstreams = upstreams
         self.manifests = manifests
         self.pages = pages
         self.policy = policy
         self.redirects = 0
         self.refused = 0
-        self.fetches = 0
         self.fetch_failures = 0
 
     def handle(self, request: Request, peer: str) -> Answer | Awaitable[Answer]:
@@ -98,11 +97,10 @@ class Gateway:
     async def _carry_out(self, fetch: Fetch) -> tuple[Final, Response | bytes]:
         keep = fetch.keep
         if keep is None:
-            return await ask_in_order(fetch, self._upstreams, self.manifests.health)
+            return await ask_in_order(fetch, self.upstreams, self.manifests.health)
         return await (self.pages if isinstance(keep, Page) else self.manifests).carry_out(fetch, keep)  # type: ignore[arg-type]
 
     async def _fetch(self, request: Request, fetch: Fetch, peer: str) -> Answer:
-        self.fetches += 1
         final, body = await self._carry_out(fetch)
         if isinstance(final, Redirect):
             return self._redirect(request, final, peer)
@@ -116,7 +114,7 @@ class Gateway:
         return self._refused(final)
 
     async def _log_in(self, request: Request, login: Login, peer: str) -> Answer:
-        final = await log_in(login, self._upstreams)
+        final = await log_in(login, self.upstreams)
         return self._reply(request, final, peer) if isinstance(final, Reply) else self._refused(final)
 
     def _refused(self, final: Refuse) -> Answer:
@@ -128,7 +126,7 @@ class Gateway:
     def take(self, policy: Policy) -> None:
         """Another snapshot's policy, from the next request on. Its routes come with the hosts."""
         self._recorder.trusted = TrustedProxies(policy.trusted_proxies)
-        self._upstreams.declare(declared(policy))
+        self.upstreams.declare(declared(policy))
         self.manifests.tag_ttl = policy.tag_ttl
         self.manifests.forget()
         self.policy = policy

@@ -198,7 +198,7 @@ class _State:
             "turned_away": self._server.counters.turned_away,
             "events": self._recorder.recorded - self._spool.dropped,
             "events_dropped": self._spool.dropped,
-            "fetches": self._gateway.fetches,
+            "fetches": self._gateway.upstreams.client.asked,
             "fetch_failures": self._gateway.fetch_failures,
             "manifest_hits": self._gateway.manifests.hits,
             "manifest_stale": self._gateway.manifests.stale,

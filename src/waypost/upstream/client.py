@@ -114,7 +114,7 @@ class Response:
 
 class Client:
     """One per worker. `declared` says where hosts are really fetched from; it may be replaced at any time,
-    and requests under way are not touched by that."""
+    and requests under way are not touched by that. `asked` counts the requests that were sent."""
 
     def __init__(
         self,
@@ -124,6 +124,7 @@ class Client:
     ) -> None:
         """To be called inside a running event loop. `resolver` is for tests; the guard stands before any."""
         self.declared = declared
+        self.asked = 0
         self._timeouts = timeouts or Timeouts()
         # Two pools: no connection made for a declared upstream may serve a URL that the guard must judge.
         self._guarded = self._session(Guarded(resolver or aiohttp.ThreadedResolver()))
@@ -170,6 +171,7 @@ class Client:
         else:
             _check(target)
         session = self._trusted if target.declared else self._guarded
+        self.asked += 1
         with _blamed(target.host):
             async with asyncio.timeout(self._timeouts.head):
                 response = await session.request(
