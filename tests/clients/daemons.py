@@ -6,8 +6,10 @@ loudly.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -103,6 +105,14 @@ def docker_host(folder: Path, containerd: str) -> Iterator[str]:
             told = (folder / "dockerd.log").read_text()[-2000:]
             pytest.fail(f"dockerd does not run here; set {WITHOUT_DOCKERD}=1 to go without. It said:\n{told}")
         yield address
+
+
+def go_without_tls(folder: Path, address: str, registry: str) -> None:
+    """Tells dockerd to ask a registry by http, scheme and all: the BuildKit inside it exempts no loopback."""
+    (folder / "daemon.json").write_text(json.dumps({"insecure-registries": [f"http://{registry}"]}))
+    os.kill(int((folder / "docker.pid").read_text()), signal.SIGHUP)
+    info = (DOCKER, "--host", address, "info", "--format", "{{json .RegistryConfig.IndexConfigs}}")
+    until(lambda: f'"{registry}"' in subprocess.check_output(info, text=True, timeout=20), what="dockerd to read it")
 
 
 def ctr(home: dict[str, str], socket: str, *command: str) -> str:

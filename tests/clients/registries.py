@@ -125,6 +125,16 @@ def single_arch(image: Image) -> Image:
     return Image(blobs, {top: image.manifests[top]}, {top: image.platforms[top]}, top)
 
 
+def artifact(config_type: str, media_type: str, title: str, content: bytes, config: bytes = b"{}") -> Image:
+    """An OCI artifact that is no image: one file, as `oras push` makes it."""
+    made = Image()
+    file = made.blob(media_type, content)
+    file["annotations"] = {"org.opencontainers.image.title": title}
+    described = made.blob(config_type, config)
+    made.manifest(MANIFEST, {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": [file]})
+    return made
+
+
 class Signer:
     """Issues registry tokens: RS256, with the certificate in x5c, as docker-registry wants them."""
 

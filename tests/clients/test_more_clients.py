@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.clients import registries
-from tests.clients.daemons import ctr, ctr_pull, docker
+from tests.clients.daemons import DOCKER, ctr, ctr_pull, docker, go_without_tls
 from tests.clients.pulls import HOST, Event, Waypost, in_order, native_blobs, pull, run, upstreams
 from tests.clients.registries import Image, Registries
 
@@ -62,23 +62,16 @@ def images(upstream: Registries) -> dict[str, Image]:
     made = {name: registries.multi_arch(name) for name in ("skates", "long")}
     upstream.open.push("acme/rocket-skates", "1.0", made["skates"])
     upstream.guarded.push("team/long-name", "2.0", made["long"])
+    for name, registry, repository in (
+        ("first kit", upstream.open, "acme/rocket-skates"),
+        ("second kit", upstream.guarded, "team/long-name"),
+    ):
+        made[name] = registries.multi_arch(name)
+        registry.push(repository, "kit", made[name])
     made["single"] = registries.single_arch(registries.multi_arch("single"))
     upstream.guarded.push("team/long-name", "single", made["single"])
-    made["sheet"] = sheet()
+    made["sheet"] = registries.artifact("application/vnd.acme.sheet.v1+json", "text/plain", "sheet.txt", SHEET)
     upstream.guarded.push("team/sheet", "1.0", made["sheet"])
-    return made
-
-
-def sheet() -> Image:
-    """An OCI artifact that is no image: one file, as `oras push` makes it."""
-    made = Image()
-    file = made.blob("text/plain", SHEET)
-    file["annotations"] = {"org.opencontainers.image.title": "sheet.txt"}
-    config = made.blob("application/vnd.acme.sheet.v1+json", b"{}")
-    made.manifest(
-        registries.MANIFEST,
-        {"schemaVersion": 2, "mediaType": registries.MANIFEST, "config": config, "layers": [file]},
-    )
     return made
 
 
@@ -149,13 +142,17 @@ def test_buildah_builds_from_two_registries(waypost: Waypost, home: dict[str, st
 def content_of(target: Path, name: str) -> bytes:
     """A file in the layers of an image in a folder; the last layer that has it wins."""
     manifest = json.loads((target / "manifest.json").read_bytes())
-    for layer in reversed(manifest["layers"]):
-        blob = (target / layer["digest"].removeprefix("sha256:")).read_bytes()
-        with tarfile.open(fileobj=io.BytesIO(blob)) as archive:
-            for member in archive:
-                if member.name.strip("/") == name and (file := archive.extractfile(member)):
-                    return file.read()
-    raise AssertionError(f"no layer has {name}")
+    layers = [(target / layer["digest"].removeprefix("sha256:")).read_bytes() for layer in manifest["layers"]]
+    return layered(layers)[name]
+
+
+def layered(layers: list[bytes]) -> dict[str, bytes]:
+    """The files in layers, by path; the last layer that has one wins."""
+    held: dict[str, bytes] = {}
+    for layer in layers:
+        with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
+            held.update({one.name.strip("/"): file.read() for one in archive if (file := archive.extractfile(one))})
+    return held
 
 
 def test_containerd_pulls_and_checks(
@@ -188,6 +185,36 @@ def test_docker_pulls_and_checks(
 
     docker(home, docker_host, "pull", "--quiet", name)
     assert in_order(waypost.take(1)) == [head(image, "short", "reg2.example")]
+
+
+def test_buildkit_builds_from_two_registries(
+    waypost: Waypost, home: dict[str, str], images: dict[str, Image], docker_host: str, folder: Path
+) -> None:
+    """BuildKit, the one inside dockerd, resolves both tags by HEAD, and then fetches what they named."""
+    context = Path(home["HOME"]) / "context"
+    context.mkdir()
+    # Images that no test before this one brought to this dockerd.
+    text = TWO_STAGES.format(address=waypost.address).replace(":1.0", ":kit").replace(":2.0", ":kit")
+    (context / "Dockerfile").write_text(text)
+    go_without_tls(folder, docker_host, waypost.address)
+    build = (DOCKER, "--host", docker_host, "build", "--quiet", "--no-cache", "-t", "built", str(context))
+    run({**home, "DOCKER_BUILDKIT": "1"}, *build)
+    saved = Path(home["HOME"]) / "built.tar"
+    docker(home, docker_host, "save", "-o", str(saved), "built")
+    with tarfile.open(saved) as archive:
+        (manifest,) = json.load(archive.extractfile("manifest.json"))
+        held = layered([archive.extractfile(name).read() for name in manifest["Layers"]])
+    assert b"first kit" in held["borrowed"]
+    assert b"second kit" in held["skates"]
+
+    events = waypost.take(10)
+    for package, registry, image in (
+        ("acme/rocket-skates", "reg1.example", images["first kit"]),
+        ("short", "reg2.example", images["second kit"]),
+    ):
+        expected = headed(image, package, registry, "kit")
+        own = in_order([event for event in events if event["package"] == package])
+        assert own == (redirected(expected) if registry == "reg1.example" else expected)
 
 
 def test_docker_pulls_by_digest(
