@@ -99,6 +99,10 @@ class Upstreams:
         username = account.username if account else ""
         held = self.tokens.held(host, scope, username)
         answer = await self.client.open(method, url, _with(headers, held))
+        if answer.status == 400 and held is not None:
+            # Amazon ECR Public says so of a token that is no longer good, and challenges only who brings none.
+            await answer.aclose()
+            answer = await self.client.open(method, url, headers)
         if answer.status != 401:
             return answer
         try:
