@@ -1,6 +1,6 @@
 """Every registry that has a name, as its stand-in behaves: pulls, lists and refusals through a running Waypost.
 
-Stand-ins are not the real ones: see tests/support/standins.py for what they go by.
+Stand-ins are not the real ones: see tests/support/manners.py for what they go by.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import pytest
 from tests.clients import registries
 from tests.clients.pulls import Waypost, native_blobs, run, upstreams
 from tests.clients.registries import Image
-from tests.support.standins import MANNERS, StandIn
+from tests.support.manners import MANNERS
+from tests.support.standins import StandIn
 
 ACCEPT = f"{registries.INDEX}, {registries.MANIFEST}"
 TAGS = [f"1.{minor}" for minor in range(7)]
@@ -121,7 +122,7 @@ def test_credentials_go_nowhere_but_to_the_registry(
     for digest in images[name].blobs:
         waypost.ask(f"/v2/{name}/public/blobs/{digest}")
     for line in standin.asked:
-        method, host, path, *scheme = line.split()
+        _, host, path, *scheme = line.split()
         assert scheme in ([], ["Bearer"]), line
         if host != standin.manner.host or path.startswith(urllib.parse.urlsplit(standin.manner.realm).path):
             assert scheme == [], f"a token went astray: {line}"

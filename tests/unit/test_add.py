@@ -42,6 +42,9 @@ trusted_proxies = [
         ("docker://ghcr.io/acme/x", "acme/x", "ghcr.io/acme/x"),
         ("localhost:5000/x:edge", "x", "localhost:5000/x"),
         ("  acme/x  ", "acme/x", "acme/x"),
+        ("https://hub.docker.com/_/redis", "redis", "redis"),
+        ("https://github.com/Acme/skates/pkgs/container/boots", "acme/boots", "ghcr.io/acme/boots"),
+        ("https://quay.io/repository/acme/x?tab=tags", "acme/x", "quay.io/acme/x"),
     ],
 )
 def test_images_keep_their_spelling(pasted, name, upstream):
@@ -66,6 +69,10 @@ def test_images_keep_their_spelling(pasted, name, upstream):
         ("https://1.2.3.4/x-1.2.3.4.zip", "x", "/x-{version}.zip", "https://1.2.3.4/x-{version}.zip"),
         ("https://dl.example/1.2.3/", "dl.example", "/{version}/", "https://dl.example/{version}/"),
         ("https://dl.example", "dl.example", "/", "https://dl.example/"),
+        (
+            "https://github.com/acme/boots/releases/download/v1.2/boots.tgz", "boots",
+            "/acme/boots/releases/download/v{version}/boots.tgz", "https://github.com/acme/boots/releases/download/v{version}/boots.tgz",
+        ),
         ("https://dl.example/sha256.txt", "sha256", "/sha256.txt", "https://dl.example/sha256.txt"),
     ],
 )  # fmt: skip
@@ -86,6 +93,7 @@ def test_urls_become_routes_with_their_version_in_them(url, name, path, to):
         ("docker pull 'x", "quotation mark"),
         ("Acme/X", "lower-case"),
         ("ftp://dl.example/x", "is a URL"),
+        ("https://hub.docker.com/u/acme", "a page of Docker Hub, but not of one image"),
         ("https://", "plain URL"),
         ("https://[::1/x", "expected a URL"),
         ("https://user:pw@dl.example/x", "no password"),

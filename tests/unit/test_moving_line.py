@@ -148,7 +148,7 @@ def test_what_is_no_line_of_its_own_is_left_to_people(text):
         ("cli", NEW, None, "cli is no image"),
         ("team/x", NEW, None, "comes from the [[collection]] team/*"),
         ("acme/boots", "quay.io", None, "such as quay.io/acme/boots"),
-        ("acme/boots", "https://quay.io/x", None, "the new upstream: 'https://quay.io/x' is a URL"),
+        ("acme/boots", "https://dl.example/x", None, "the new upstream: 'https://dl.example/x' is a URL"),
         ("acme/boots", "ghcr.io/acme/boots:1.0", None, "acme/boots is at ghcr.io/acme/boots already"),
         ("acme/many", "ghcr.io/acme/many", None, f"already; to leave {QUAY}, say --from"),
         ("acme/many", NEW, "gcr.io/x/y", f"--from: found 'gcr.io/x/y'; acme/many is at ghcr.io/acme/many, {QUAY}"),

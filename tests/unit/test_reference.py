@@ -46,6 +46,9 @@ SHA512 = "sha512:" + "0" * 128
         ("docker image pull --platform=linux/arm64 x", DOCKER_HUB, "library/x"),
         ("podman pull docker://quay.io/acme/x", "quay.io", "acme/x"),
         ("  acme/x  ", DOCKER_HUB, "acme/x"),
+        ("https://hub.docker.com/_/redis", DOCKER_HUB, "library/redis"),
+        ("hub.docker.com/r/acme/x/tags", DOCKER_HUB, "acme/x"),
+        ("https://github.com/Acme/skates/pkgs/container/boots", "ghcr.io", "acme/boots"),
     ],
 )
 def test_upstream_as_users_know_it(written: str, registry: str, repository: str) -> None:
@@ -61,7 +64,9 @@ def test_upstream_as_users_know_it(written: str, registry: str, repository: str)
         ("acme/x:", "not a tag"),
         ("acme/x:.a", "not a tag"),
         ("acme/x@sha256:abc", "not a digest"),
-        ("https://hub.docker.com/r/acme/x", "is a URL"),
+        ("https://dl.example/acme/x", "is a URL"),
+        ("https://hub.docker.com/u/acme", "a page of Docker Hub, but not of one image"),
+        ("quay.io.example/r/x y", "neither"),
         ("docker run acme/x", "neither"),
         ("docker pull", "no images"),
         ("docker pull a b", "2 images"),

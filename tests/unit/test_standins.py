@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 import pytest
 from tests.clients import registries
 from tests.clients.registries import Image
-from tests.support.standins import MANNERS, StandIn
+from tests.support.manners import MANNERS
+from tests.support.standins import StandIn
 
 from waypost.upstream.challenge import parse_challenges
 

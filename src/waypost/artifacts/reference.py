@@ -10,11 +10,9 @@ import shlex
 
 from msgspec import Struct
 
-DOCKER_HUB = "registry-1.docker.io"
-# What people call Docker Hub. Its registry answers on one name only.
-_DOCKER_HUB_NAMES = frozenset(
-    ("docker.io", "index.docker.io", "registry.hub.docker.com", "registry-1.docker.io", "hub.docker.com")
-)
+from waypost.artifacts import registries
+
+DOCKER_HUB = registries.asked("docker.io")
 
 # OCI distribution spec 1.1, "Pulling manifests": <name> and <reference>. Many clients limit names to 255.
 LONGEST_NAME = 255
@@ -70,9 +68,7 @@ def is_digest(text: str) -> bool:
 
 def parse_registry(text: str) -> str:
     """`ghcr.io`, `docker.io`, `localhost:5000` → the host to ask. Raises ImageNameError."""
-    host = text.lower()
-    if host in _DOCKER_HUB_NAMES:
-        return DOCKER_HUB
+    host = registries.asked(text.lower())
     if not _REGISTRY.fullmatch(host):
         raise ImageNameError(f"{text!r} is not a host name, with :PORT if it has one.")
     return host
@@ -86,7 +82,8 @@ def qualify(registry: str, repository: str) -> ImageName:
 
 
 def parse_upstream(text: str) -> ImageName:
-    """Reads an image as people write it: `x`, `acme/x`, `ghcr.io/acme/x:1.0`, `docker pull …`, `docker://…`.
+    """Reads an image as people write it: `x`, `acme/x`, `ghcr.io/acme/x:1.0`, `docker pull …`, `docker://…`, or the
+    address of its web page.
 
     Tags and digests are dropped: a package is all its versions. Raises ImageNameError.
     """
@@ -149,6 +146,21 @@ def _strip_scheme(word: str) -> str:
         if word.startswith(scheme):
             return word[len(scheme) :]
     if "://" in word:
+        return _on_page(word, word)
+    # A page's address as browsers show it. On a registry's own host it is a name as it stands.
+    host = word.partition("/")[0].lower()
+    return _on_page(word, f"https://{word}") if "." in host and registries.find(host) is None else word
+
+
+def _on_page(word: str, url: str) -> str:
+    """The image that a web page is about; if it is no page that we know, the word itself, unless that is a URL."""
+    if image := registries.image_at(url):
+        return image
+    if registry := registries.shown_at(url):
+        raise ImageNameError(
+            f"{word!r} is a page of {registry.label}, but not of one image; write the image as in `docker pull`."
+        )
+    if word == url:
         raise ImageNameError(f"{word!r} is a URL; write the image as in `docker pull`, without a scheme.")
     return word
 

@@ -13,6 +13,7 @@ import tomlkit
 from msgspec import Struct
 
 from waypost.artifacts.reference import ImageNameError, as_written
+from waypost.artifacts.registries import shown_at
 from waypost.catalog.candidate import put
 from waypost.settings import HOST
 
@@ -63,11 +64,11 @@ def add(path: Path, pasted: str, domain: str | None, port: int) -> Added:
 
 
 def read_pasted(text: str, domain: str | None) -> Entry:
-    """A `docker pull …` line, an image name or a URL → an entry. Raises AddError."""
+    """A `docker pull …` line, an image's name or web page, or a file's URL → an entry. Raises AddError."""
     text = text.strip()
     command = text.split(maxsplit=1)[0] if text else ""
     if text.startswith(("http://", "https://")):
-        return _file(text, domain)
+        return _container(text, domain) if shown_at(text) else _file(text, domain)
     if command in ("curl", "wget"):
         urls = re.findall(r"https?://[^\s'\"]+", text)
         if len(urls) != 1:
