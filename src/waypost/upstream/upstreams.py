@@ -163,7 +163,8 @@ class Upstreams:
             return None
         checked = await self.open("GET", url, authorization=credentials.header())
         await checked.aclose()
-        if checked.status in (401, 403):
+        # Amazon ECR says 400 to a password that is none of its own, and 403 to one that has expired.
+        if checked.status in (400, 401, 403):
             return None
         if checked.status != 200:
             raise UpstreamMisbehaved(registry, f"answers {checked.status} to /v2/")
