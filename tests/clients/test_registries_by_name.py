@@ -148,6 +148,9 @@ def test_a_list_of_tags_is_walked_page_by_page(waypost: Waypost, standin: StandI
         assert f"{ours.scheme}://{ours.netloc}{ours.path}" == f"http://{waypost.address}/v2/{name}/public/tags/list"
         path = f"{ours.path}?{ours.query}"
     assert found == TAGS
+    # Some clients ask for all at once, and do not know which registry they ask.
+    status, _, body = waypost.ask(f"/v2/{name}/public/tags/list?n=10000")
+    assert (status, json.loads(body)["tags"]) == (200, TAGS)
 
 
 def test_what_is_private_or_unknown_is_refused_in_the_registries_format(

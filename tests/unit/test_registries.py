@@ -7,7 +7,7 @@ import re
 import pytest
 
 from waypost.artifacts.reference import ImageNameError, as_written, parse_registry, parse_upstream
-from waypost.artifacts.registries import REGISTRIES, asked, find, image_at, shown_at
+from waypost.artifacts.registries import REGISTRIES, asked, find, image_at, paged, shown_at
 
 AWS = "https://eu-central-1.console.aws.amazon.com/ecr/repositories/private/123456789012"
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
@@ -141,6 +141,23 @@ def test_a_host_that_only_looks_like_one_is_not(host: str) -> None:
 @pytest.mark.parametrize("host", ["docker.io", "index.docker.io", "registry.hub.docker.com", "hub.docker.com"])
 def test_docker_hub_speaks_under_one_name(host: str) -> None:
     assert parse_registry(host) == asked(host) == "registry-1.docker.io"
+
+
+@pytest.mark.parametrize(
+    ("host", "query", "sent"),
+    [
+        ("public.ecr.aws", "n=10000", "n=1000"),
+        ("public.ecr.aws", "last=a&n=0001001", "last=a&n=1000"),
+        (ECR, "n=" + "9" * 5000, "n=1000"),
+        (ECR, "n=1000&last=b", "n=1000&last=b"),
+        (ECR, "n=0007", "n=0007"),
+        (ECR, "when=2000&in=2000&n=&n=x", "when=2000&in=2000&n=&n=x"),
+        ("ghcr.io", "n=10000", "n=10000"),
+        ("reg.acme.example", "n=10000", "n=10000"),
+    ],
+)
+def test_a_registry_is_asked_for_no_more_tags_than_it_bears(host: str, query: str, sent: str) -> None:
+    assert paged(host, query) == sent
 
 
 def test_rows_are_whole() -> None:

@@ -29,6 +29,7 @@ from waypost.artifacts.reference import (
     parse_upstream,
     qualify,
 )
+from waypost.artifacts.registries import paged
 from waypost.artifacts.token import Token
 from waypost.routing.decision import Decision, Fetch, Headers, Keep, Refuse
 from waypost.routing.pattern import Pattern, PatternError
@@ -174,7 +175,8 @@ class ContainerSite:
         # Lists have no body that a HEAD could stand for: they are fetched, and the gateway leaves it out.
         lists = verb in ("tags", "referrers")
         if request.query and lists:
-            url += "?" + quote(request.query, safe=URL_SAFE, errors="replace")
+            query = paged(upstream.registry, request.query) if verb == "tags" else request.query
+            url += "?" + quote(query, safe=URL_SAFE, errors="replace")
         return Asked(
             image=image if upstream is image.upstream else msgspec.structs.replace(image, upstream=upstream),
             verb=verb,

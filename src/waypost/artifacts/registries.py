@@ -37,6 +37,7 @@ class Registry(Struct, frozen=True):
     login    bearer: a token from its token endpoint, for user and password if it is to be a user's; basic: user
              and password, in each request
     account  who logs in
+    listed   how many tags it may be asked for at once; it refuses to be asked for more, where others give fewer
     """
 
     label: str
@@ -47,6 +48,7 @@ class Registry(Struct, frozen=True):
     account: str
     called: tuple[str, ...] = ()
     asked: str | None = None
+    listed: int | None = None
 
 
 _IMAGE = "(?P<image>[^/]+)"
@@ -128,6 +130,7 @@ REGISTRIES: tuple[Registry, ...] = (
         shown=(r"gallery\.ecr\.aws/", r"public\.ecr\.aws/"),
         login="bearer",
         account="none needed: all of it is public",
+        listed=1000,
     ),
     Registry(
         label="Amazon ECR",
@@ -139,6 +142,7 @@ REGISTRIES: tuple[Registry, ...] = (
         shown=(r"(?:[a-z0-9-]+\.)?console\.aws\.amazon\.com/ecr(?:/|$)", r"[0-9]+\.dkr\.ecr\."),
         login="basic",
         account="`AWS` and a password that lasts 12 hours",
+        listed=1000,
     ),
     Registry(
         label="Azure Container Registry",
@@ -169,6 +173,21 @@ def asked(host: str) -> str:
     """The host to ask for what people call `host`."""
     registry = find(host) or next((one for one in REGISTRIES if host in one.called), None)
     return (registry.asked if registry else None) or host
+
+
+_HOW_MANY = re.compile(r"(?<![^&])n=0*([0-9]+)(?![^&])")
+
+
+def paged(host: str, query: str) -> str:
+    """The query of a list of tags, with no greater `n` than the registry at `host` bears; Link leads to the rest."""
+    registry = find(host)
+    most = registry.listed if registry else None
+    if most is None:
+        return query
+    longest = len(str(most))
+    return _HOW_MANY.sub(
+        lambda found: f"n={most}" if len(found[1]) > longest or int(found[1]) > most else found[0], query
+    )
 
 
 def shown_at(url: str) -> Registry | None:
