@@ -14,8 +14,10 @@ import msgspec
 import pytest
 import typer
 from msgspec import Struct
+from tests.support.manners import MANNERS
 
 from waypost.artifacts.kind import Package, Route
+from waypost.artifacts.registries import REGISTRIES, find
 from waypost.artifacts.registry import kinds
 from waypost.cli import app
 from waypost.console.app import Exposition
@@ -246,3 +248,35 @@ def test_the_readme_prints_what_add_prints(tmp_path):
     assert waypost(tmp_path, "add", pasted[1], "--domain", pasted[2]).rstrip() == printed.rstrip()
     (tmp_path / "checked").mkdir()
     assert waypost(tmp_path, "check").endswith("all is well\n")
+
+
+# docs/containers.md
+
+
+def listed(words):
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def test_the_registries_that_have_a_name():
+    documented = table("containers.md", "Registries by name")
+    assert documented == [[one.label, listed(one.hosts), one.login, one.account] for one in REGISTRIES]
+
+
+def test_what_stands_in_for_them():
+    """Each has one, and it is described as it behaves."""
+    expected = []
+    for one in MANNERS.values():
+        layers = f"{one.moved} to {'a path of its own' if one.at_home else 'a storage'}" if one.moved else "itself"
+        pages = f"{'whole URL' if one.absolute else 'path'}, by {'a cursor' if one.opaque else 'tag'}"
+        if one.realm:
+            refused = f"is told {one.ungranted[0]}" if one.ungranted else "gets one that does not open it"
+            row = [one.label, f"`{one.realm}`", listed(one.grant), layers, pages, refused]
+        else:
+            row = [one.label, "none: Basic", "–", layers, pages, "–"]
+        expected.append(row)
+    assert table("containers.md", "Registries by name", 1) == expected
+    stood_in = {find(one.host).label for one in MANNERS.values() if find(one.host)}
+    assert stood_in == {one.label for one in REGISTRIES}
+    for one in MANNERS.values():
+        if row := find(one.host):
+            assert row.login == ("bearer" if one.realm else "basic")
