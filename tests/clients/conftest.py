@@ -1,4 +1,4 @@
-"""Where clients run, and the daemons of those that have one."""
+"""Where clients run, the daemons of those that have one, and those that had to be fetched."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from tests.clients.daemons import containerd, docker_host, folder
+from tests.clients.programs import crane, helm, oras
 
-__all__ = ["containerd", "docker_host", "folder", "home"]
+__all__ = ["containerd", "crane", "docker_host", "folder", "helm", "home", "oras"]
 
 
 @pytest.fixture

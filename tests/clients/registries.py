@@ -135,6 +135,24 @@ def artifact(config_type: str, media_type: str, title: str, content: bytes, conf
     return made
 
 
+def chart() -> Image:
+    """A chart as `helm push` makes it: the archive as the one layer, Chart.yaml as JSON for its config."""
+    about = {"apiVersion": "v2", "name": "skates", "version": "1.2.0", "description": "Skates", "type": "application"}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        # JSON is YAML.
+        entry = tarfile.TarInfo("skates/Chart.yaml")
+        entry.size = len(json.dumps(about))
+        archive.addfile(entry, io.BytesIO(json.dumps(about).encode()))
+    return artifact(
+        "application/vnd.cncf.helm.config.v1+json",
+        "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+        "skates-1.2.0.tgz",
+        packed.getvalue(),
+        json.dumps(about).encode(),
+    )
+
+
 class Signer:
     """Issues registry tokens: RS256, with the certificate in x5c, as docker-registry wants them."""
 
@@ -176,11 +194,13 @@ class Signer:
 class Server:
     """An http.server in a thread, on a port of its own."""
 
-    def __init__(self, handler: type[http.server.BaseHTTPRequestHandler] | partial[Any]) -> None:
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    def __init__(
+        self, handler: type[http.server.BaseHTTPRequestHandler] | partial[Any], host: str = "127.0.0.1"
+    ) -> None:
+        self._server = http.server.ThreadingHTTPServer((host, 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"http://{host}:{self._server.server_address[1]}"
 
     def close(self) -> None:
         self._server.shutdown()

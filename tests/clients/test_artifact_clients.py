@@ -5,11 +5,8 @@ oras and helm are built on one library, and ask for a tag by GET without ping; c
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,35 +34,7 @@ name = "acme/rocket-skates"
 domain = "127.0.0.1"
 upstream = "reg2.example/team/long-name"
 """
-CLIENTS = Path(__file__).parents[2] / ".venv/clients/bin"
 SHEET = b"how to lace rocket skates"
-CHART = {"apiVersion": "v2", "name": "skates", "version": "1.2.0", "description": "Skates", "type": "application"}
-
-
-def client(name: str) -> str:
-    """Where a client is. Only the operator may say that it is gone without; a test without it fails."""
-    without = f"WAYPOST_NO_{name.upper()}"
-    if os.environ.get(without) == "1":
-        pytest.skip(f"{without}=1: NOT VERIFIED that {name} pulls through Waypost and is counted right")
-    path = CLIENTS / name
-    if not path.exists():
-        pytest.fail(f"no {name}: `scripts/clients {name}` fetches it, or set {without}=1 to go without")
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def oras() -> str:
-    return client("oras")
-
-
-@pytest.fixture(scope="module")
-def helm() -> str:
-    return client("helm")
-
-
-@pytest.fixture(scope="module")
-def crane() -> str:
-    return client("crane")
 
 
 @pytest.fixture(scope="module")
@@ -74,29 +43,12 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]:
         yield started
 
 
-def chart() -> Image:
-    """A chart as `helm push` makes it: the archive as the one layer, Chart.yaml as JSON for its config."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        # JSON is YAML.
-        entry = tarfile.TarInfo("skates/Chart.yaml")
-        entry.size = len(json.dumps(CHART))
-        archive.addfile(entry, io.BytesIO(json.dumps(CHART).encode()))
-    return registries.artifact(
-        "application/vnd.cncf.helm.config.v1+json",
-        "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
-        "skates-1.2.0.tgz",
-        packed.getvalue(),
-        json.dumps(CHART).encode(),
-    )
-
-
 @pytest.fixture(scope="module")
 def images(upstream: Registries) -> dict[str, Image]:
     made = {
         "image": registries.multi_arch("skates"),
         "sheet": registries.artifact("application/vnd.acme.sheet.v1+json", "text/plain", "sheet.txt", SHEET),
-        "chart": chart(),
+        "chart": registries.chart(),
     }
     upstream.open.push("acme/sheet", "1.0", made["sheet"])
     upstream.guarded.push("team/long-name", "2.0", made["image"])

@@ -60,6 +60,8 @@ def images(standins: dict[str, StandIn]) -> dict[str, Image]:
     made = {name: registries.multi_arch(name, size=1000) for name in MANNERS}
     for name, standin in standins.items():
         standin.publish(standin.repository, made[name], "1.0", private=True)
+    made["chart"] = registries.chart()
+    standins["ghcr"].publish(standins["ghcr"].repository, made["chart"], "1.2.0", private=True)
     return made
 
 
@@ -163,6 +165,46 @@ def test_skopeo_pulls_with_credentials(
     assert (target / "manifest.json").read_bytes() == image.manifests[image.native][1]
     for digest in native_blobs(image):
         assert (target / digest.removeprefix("sha256:")).read_bytes() == image.blobs[digest]
+
+
+# oras, helm and crane log in without naming an image: at the domain's `login_upstream`. oras and helm then want a chart.
+
+
+def test_oras_logs_in_and_pulls(
+    waypost: Waypost, standins: dict[str, StandIn], home: dict[str, str], images: dict[str, Image], oras: str
+) -> None:
+    ghcr, chart, target = standins["ghcr"], images["chart"], Path(home["HOME"]) / "pulled"
+    pull = (oras, "pull", "--plain-http", "-o", str(target), f"{waypost.address}/ghcr/private:1.2.0")
+    assert "unauthorized" in run(home, *pull, status=1)
+    login = (oras, "login", "--plain-http", waypost.address, "-u", ghcr.user, "-p")
+    assert "unauthorized" in run(home, *login, "wrong", status=1)
+    run(home, *login, ghcr.password)
+    run(home, *pull)
+    assert (target / "skates-1.2.0.tgz").read_bytes() in chart.blobs.values()
+
+
+def test_helm_logs_in_and_pulls(
+    waypost: Waypost, standins: dict[str, StandIn], home: dict[str, str], images: dict[str, Image], helm: str
+) -> None:
+    ghcr, chart = standins["ghcr"], images["chart"]
+    pull = (helm, "pull", f"oci://{waypost.address}/ghcr/private", "--version", "1.2.0", "--plain-http")
+    assert "unauthorized" in run(home, *pull, "-d", home["HOME"], status=1)
+    login = (helm, "registry", "login", "--plain-http", waypost.address, "-u", ghcr.user, "-p")
+    assert "unauthorized" in run(home, *login, "wrong", status=1)
+    run(home, *login, ghcr.password)
+    run(home, *pull, "-d", home["HOME"])
+    # It calls a chart what the image is called.
+    assert (Path(home["HOME"]) / "private-1.2.0.tgz").read_bytes() in chart.blobs.values()
+
+
+@pytest.mark.long
+def test_crane_logs_in_and_asks(
+    waypost: Waypost, standins: dict[str, StandIn], home: dict[str, str], images: dict[str, Image], crane: str
+) -> None:
+    ghcr, digest = standins["ghcr"], (crane, "digest", f"{waypost.address}/ghcr/private:1.0")
+    assert "UNAUTHORIZED" in run(home, *digest, status=1)
+    run(home, crane, "auth", "login", waypost.address, "-u", ghcr.user, "-p", ghcr.password)
+    assert run(home, *digest).strip() == images["ghcr"].top
 
 
 def test_the_operators_account_publishes_what_has_a_package(

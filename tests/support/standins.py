@@ -70,7 +70,8 @@ class StandIn:
         self._expired: set[str] = set()
         self._signature = secrets.token_urlsafe(12)
         self._server = Server(_handler(self._registry))
-        self._storage = Server(_handler(self._store))
+        # Another host, as it is in truth: Go's clients take a token along to another port of the same one.
+        self._storage = Server(_handler(self._store), "127.0.0.2")
 
     @property
     def connect(self) -> dict[str, str]:
@@ -116,7 +117,7 @@ class StandIn:
         if host != self.manner.host or not parts.path.startswith("/v2"):
             raise Answer(404, body=b"no such page")
         if parts.path in ("/v2", "/v2/"):
-            self._authorise(request, "user/image")
+            self._authorise(request, PING)
             raise Answer(200, body=b"{}")
         name, verb, reference = parts.path.removeprefix("/v2/").rsplit("/", 2)
         held = self._authorise(request, name)
@@ -149,7 +150,8 @@ class StandIn:
         if token is None or token.until <= time.monotonic():
             raise self._refused(manner.stale, name) if manner.stale else self._challenge(name, "invalid_token")
         for_all = "{name}" not in manner.scope
-        if not (for_all or token.repository == name) or (held is not None and held.private and not token.user):
+        opens = for_all or name == PING or token.repository == name
+        if not opens or (held is not None and held.private and not token.user):
             raise self._refused(manner.denied, name)
         return held
 
@@ -270,6 +272,8 @@ class StandIn:
 
 
 JSON = {"Content-Type": "application/json"}
+# What GHCR's challenge to a question for no repository names, and what others leave out.
+PING = "user/image"
 
 
 def _password(manner: Manner) -> str:
