@@ -11,12 +11,12 @@ from aiohttp import web
 
 from waypost.gateway import fetch as fetching
 from waypost.gateway.pages import Pages
-from waypost.routing.decision import Fact, Fetch, Page, Refuse, Reply
+from waypost.routing.decision import Fact, Fetch, Page, Redirect, Refuse, Reply
 from waypost.upstream.client import Client, Timeouts
 from waypost.upstream.declared import Declared, by_host
 from waypost.upstream.folder import Folder
 from waypost.upstream.health import Health
-from waypost.upstream.pages import PageStore
+from waypost.upstream.pages import KeptPage, PageStore
 from waypost.upstream.upstreams import Upstreams
 
 FACT = Fact(kind="index-fetch", package="skates")
@@ -245,5 +245,79 @@ def test_memory_is_bounded(tmp_path):
             await house.ask(str(number))
         held = [house.pages.at_once(Page(str(number))) is not None for number in range(5)]
         assert held == [False, False, False, True, True]
+
+    scenario(tmp_path, run)
+
+
+def chosen(house, form, choose, asked="skates", remembered=True):
+    page = Page(asked, (FACT,), 60.0, 0, choose, form if remembered else "")
+    fetch = msgspec.structs.replace(question("https://u0.example/simple/skates/"), keep=page)
+    return house.pages.carry_out(fetch, page)
+
+
+def test_several_forms_are_made_of_one_page_and_remembered(tmp_path):
+    async def run(house, upstream):
+        made = []
+
+        def upper(kept):
+            made.append("upper")
+            return Reply(200, (("Content-Type", "x"),), kept.body.upper())
+
+        def where(kept):
+            made.append("where")
+            return Redirect("https://files.example/one") if b"one" in kept.body else Refuse(404, "X", "x")
+
+        for _ in range(2):
+            reply, _ = await chosen(house, "upper", upper)
+            assert (reply.body, reply.facts, dict(reply.headers)["Content-Type"]) == (b"MADE OF ONE", (FACT,), "x")
+            redirect, _ = await chosen(house, "where", where)
+            assert redirect.location == "https://files.example/one"
+        assert made == ["upper", "where"]
+        assert dict(reply.headers)["ETag"] != dict((await house.ask()).headers)["ETag"]
+        await chosen(house, "", upper)
+        assert made == ["upper", "where", "upper"]
+        upstream.body, upstream.etag = b"two", '"v2"'
+        house.now += 61
+        assert (await chosen(house, "where", where))[0].status == 404
+        house.pages.forget()
+        await chosen(house, "where", where)
+        assert made == ["upper", "where", "upper", "where", "where"]
+        assert len(upstream.asked) == 2
+
+    scenario(tmp_path, run)
+
+
+def test_much_is_chosen_from_in_a_thread(tmp_path):
+    async def run(house, upstream):
+        upstream.body = bytes(fetching.MUCH_BYTES)
+        threads = []
+
+        def choose(kept):
+            threads.append(threading.current_thread())
+            return Reply(200, (), b"x")
+
+        await chosen(house, "x", choose)
+        page = Page("skates", (), 60.0, 0, choose, "y")
+        assert house.pages.at_once(page) is None
+        assert house.pages.at_once(msgspec.structs.replace(page, form="x")).body == b"x"
+        assert threads[0] is not threading.main_thread()
+
+    scenario(tmp_path, run)
+
+
+def test_an_index_sends_nobody_into_a_private_network(tmp_path):
+    async def run(house, upstream):
+        house._client.client.declared = by_host(
+            [msgspec.structs.replace(one, host="other.example") for one in house._client.client.declared.values()]
+        )
+        await house.pages._keep(
+            KeptPage(asked="skates", headers=(), digest="", at=house.now, source="https://u0.example/", body=b"")
+        )
+        page = Page("skates", choose=lambda kept: Redirect("http://192.168.1.1/x"))
+        refused = house.pages.at_once(page)
+        assert (refused.status, refused.code) == (502, "UPSTREAM_FORBIDDEN")
+        # One that the operator declares may.
+        house._client.client.declared = by_host([Declared(host="u0.example", connect="http://127.0.0.1:1")])
+        assert house.pages.at_once(page).location == "http://192.168.1.1/x"
 
     scenario(tmp_path, run)

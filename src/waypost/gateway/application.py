@@ -57,7 +57,7 @@ class Gateway:
         if kind is Fetch:
             ready = self._at_once(decision)  # type: ignore[arg-type]
             if ready is not None:
-                return self._reply(request, unless_known(request, ready), peer)
+                return self._finish(request, ready, peer)
             return self._fetch(request, decision, peer)  # type: ignore[arg-type]
         if kind is Reply:
             return self._reply(request, decision, peer)  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ class Gateway:
             self._recorder.record(request, decision.facts, decision.status, peer, size)
         return Answer(decision.status, decision.headers, decision.body)
 
-    def _at_once(self, fetch: Fetch) -> Reply | None:
+    def _at_once(self, fetch: Fetch) -> Redirect | Reply | Refuse | None:
         keep = fetch.keep
         if keep is None:
             return None
@@ -102,15 +102,18 @@ class Gateway:
 
     async def _fetch(self, request: Request, fetch: Fetch, peer: str) -> Answer:
         final, body = await self._carry_out(fetch)
+        if not isinstance(final, Relay):
+            return self._finish(request, final, peer)
+        if final.facts and final.status < 400:
+            size = None if request.method == "HEAD" else announced(final.headers)
+            self._recorder.record(request, final.facts, final.status, peer, size)
+        return Answer(final.status, final.headers, body)
+
+    def _finish(self, request: Request, final: Redirect | Reply | Refuse, peer: str) -> Answer:
         if isinstance(final, Redirect):
             return self._redirect(request, final, peer)
         if isinstance(final, Reply):
             return self._reply(request, unless_known(request, final), peer)
-        if isinstance(final, Relay):
-            if final.facts and final.status < 400:
-                size = None if request.method == "HEAD" else announced(final.headers)
-                self._recorder.record(request, final.facts, final.status, peer, size)
-            return Answer(final.status, final.headers, body)
         return self._refused(final)
 
     async def _log_in(self, request: Request, login: Login, peer: str) -> Answer:
@@ -129,6 +132,7 @@ class Gateway:
         self.upstreams.declare(declared(policy))
         self.manifests.tag_ttl = policy.tag_ttl
         self.manifests.forget()
+        self.pages.forget()
         self.policy = policy
 
 

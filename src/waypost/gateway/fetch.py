@@ -93,7 +93,7 @@ async def _once(fetch: Fetch, upstreams: Upstreams) -> tuple[Final | Fetch, Resp
         body = await answer.read(fetch.buffer) if fetch.buffer else b""
         decision = await _then(fetch, UpstreamHead(answer.status, answer.headers, body))
         if isinstance(decision, Redirect):
-            _check_redirect(upstreams.client.target(fetch.url), decision)
+            check_redirect(upstreams.client.target(fetch.url), decision)
         streaming = isinstance(decision, Relay) and not fetch.buffer
         return decision, answer if streaming else body
     finally:
@@ -108,8 +108,11 @@ async def _then(fetch: Fetch, head: UpstreamHead) -> Redirect | Reply | Refuse |
     return await asyncio.get_running_loop().run_in_executor(None, fetch.then, head)
 
 
-def _check_redirect(upstream: Target, decision: Redirect) -> None:
-    """An upstream says where the client is sent now. One that is declared may use the operator's own network."""
+def check_redirect(upstream: Target, decision: Redirect) -> None:
+    """An upstream says where the client is sent now. One that is declared may use the operator's own network.
+
+    Raises UpstreamForbidden.
+    """
     if upstream.declared:
         return
     try:

@@ -6,6 +6,7 @@
 4. While no upstream answers, the page is given out as it last was, and says so. At once if all are known to be down.
 
 What `then` makes of an upstream's answer is kept, not what the upstream sent: making it may cost more than fetching.
+An index may be given out in several forms, and may say where files are: `Page.choose` makes that of what is kept.
 """
 
 from __future__ import annotations
@@ -14,19 +15,28 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import TypeAlias
 
 import msgspec
 
 from waypost.artifacts.oci import digest_of
 from waypost.gateway.choice import all_down, ask_in_order, is_failure
+from waypost.gateway.fetch import MUCH_BYTES, check_redirect, refusal
 from waypost.gateway.manifests import HIT, STALE
 from waypost.routing.decision import Fetch, Final, Page, Redirect, Refuse, Relay, Reply, UpstreamHead
 from waypost.upstream.client import Response
+from waypost.upstream.failure import UpstreamForbidden
 from waypost.upstream.health import Health
 from waypost.upstream.pages import KeptPage, PageStore
 from waypost.upstream.upstreams import Upstreams
 
 _UNCHANGED = Reply(304)
+# What `choose` made is held for so many forms, and of so many bytes, in each worker.
+MOST_FORMS = 10_000
+FORM_BYTES = 32 * 1024 * 1024
+
+# What an index may turn out to be for one who asks: itself, where a file of it is, or that it has none such.
+Chosen: TypeAlias = Redirect | Reply | Refuse
 
 
 class Pages:
@@ -49,38 +59,55 @@ class Pages:
         self._health = health
         self._disk = disk
         self._clock = clock
-        self._asking: dict[str, asyncio.Task[Final]] = {}
+        self._asking: dict[str, asyncio.Task[Refuse | tuple[KeptPage, str]]] = {}
+        self._forms: dict[tuple[str, str], tuple[str, Chosen, int]] = {}
+        self._form_bytes = 0
         self.hits = 0
         self.stale = 0
 
-    def at_once(self, page: Page) -> Reply | None:
-        """The answer, if it is in memory and needs nobody's confirmation."""
+    def at_once(self, page: Page) -> Chosen | None:
+        """The answer, if it is in memory, needs nobody's confirmation and is quickly made."""
         kept = self._store.held(page.asked)
-        return self._hit(page, kept) if kept is not None and self._is_fresh(page, kept) else None
+        if kept is None or not self._is_fresh(page, kept):
+            return None
+        made = self._made(page, kept)
+        if made is None and len(kept.body) >= MUCH_BYTES:
+            return None
+        self.hits += 1
+        return _told(page, made or self._remember(page, kept, self._make(page, kept)), self._age(kept), HIT)
 
     async def carry_out(self, fetch: Fetch, page: Page) -> tuple[Final, Response | bytes]:
         """As gateway.fetch.carry_out: never raises UpstreamError."""
         kept = await asyncio.get_running_loop().run_in_executor(self._disk, self._store.page, page.asked)
         if kept is not None and self._is_fresh(page, kept):
-            return self._hit(page, kept), b""
+            self.hits += 1
+            return await self._given(page, kept, HIT), b""
         task = self._asking.get(page.asked)
         if task is None:
             # What others learned while this one looked at the disk.
-            ready = self.at_once(page)
-            if ready is not None:
-                return ready, b""
+            held = self._store.held(page.asked)
+            if held is not None and self._is_fresh(page, held):
+                self.hits += 1
+                return await self._given(page, held, HIT), b""
             task = self._asking[page.asked] = asyncio.create_task(self._ask(fetch, page, kept))
             task.add_done_callback(lambda _: self._asking.pop(page.asked))
         # A client that goes away does not end it for the others.
-        return await asyncio.shield(task), b""
+        learned = await asyncio.shield(task)
+        return (learned if isinstance(learned, Refuse) else await self._given(page, *learned)), b""
+
+    def forget(self) -> None:
+        """The configuration changed: answers are made anew of what is kept."""
+        self._forms.clear()
+        self._form_bytes = 0
 
     def _is_fresh(self, page: Page, kept: KeptPage) -> bool:
         # A clock that was set back makes an age negative: then it says nothing.
         return 0 <= self._clock() - kept.at < page.seconds
 
-    async def _ask(self, fetch: Fetch, page: Page, kept: KeptPage | None) -> Final:
+    async def _ask(self, fetch: Fetch, page: Page, kept: KeptPage | None) -> Refuse | tuple[KeptPage, str]:
+        """What there is to give out now, and what Cache-Status says of it ("": it is new)."""
         if kept is not None and all_down(fetch, self._health):
-            return self._old(page, kept)
+            return self._old(kept)
         heard: list[tuple[str, UpstreamHead]] = []
         question = _watched(fetch, kept, heard)
         question = msgspec.structs.replace(
@@ -90,12 +117,13 @@ class Pages:
         if isinstance(final, Reply) and final.status == 304 and kept is not None:
             kept = msgspec.structs.replace(kept, at=self._clock())
             await self._keep(kept)
-            return self._hit(page, kept)
+            self.hits += 1
+            return kept, HIT
         if isinstance(final, Reply) and final.status == 200 and heard:
             source, head = heard[-1]
             fresh = KeptPage(
                 asked=page.asked,
-                headers=(*final.headers, ("ETag", f'"{digest_of(final.body)}"')),
+                headers=final.headers,
                 digest=digest_of(final.body),
                 at=self._clock(),
                 source=source,
@@ -104,28 +132,77 @@ class Pages:
                 body=final.body,
             )
             await self._keep(fresh)
-            return Reply(200, fresh.headers, fresh.body, page.facts)
+            return fresh, ""
         if is_failure(final):
             if kept is not None:
-                return self._old(page, kept)
+                return self._old(kept)
             if page.failure:
                 return Refuse(page.failure, final.code, final.message, final.headers)
-        assert not isinstance(final, Redirect | Relay)
+        # An index is neither streamed nor found elsewhere by the client.
+        assert isinstance(final, Refuse), final
         return final
+
+    def _old(self, kept: KeptPage) -> tuple[KeptPage, str]:
+        self.hits += 1
+        self.stale += 1
+        return kept, STALE
 
     async def _keep(self, page: KeptPage) -> None:
         await asyncio.get_running_loop().run_in_executor(self._disk, self._store.keep, page)
 
-    def _hit(self, page: Page, kept: KeptPage) -> Reply:
-        self.hits += 1
-        told = (("Age", str(max(0, int(self._clock() - kept.at)))), ("Cache-Status", HIT))
-        return Reply(200, kept.headers + told, kept.body, page.facts)
+    async def _given(self, page: Page, kept: KeptPage, status: str) -> Chosen:
+        made = self._made(page, kept)
+        if made is None and len(kept.body) >= MUCH_BYTES:
+            chosen = await asyncio.get_running_loop().run_in_executor(None, self._make, page, kept)
+            made = self._remember(page, kept, chosen)
+        return _told(page, made or self._remember(page, kept, self._make(page, kept)), self._age(kept), status)
 
-    def _old(self, page: Page, kept: KeptPage) -> Reply:
-        self.hits += 1
-        self.stale += 1
-        told = (("Age", str(max(0, int(self._clock() - kept.at)))), ("Cache-Status", STALE))
-        return Reply(200, kept.headers + told, kept.body, page.facts)
+    def _age(self, kept: KeptPage) -> int:
+        return max(0, int(self._clock() - kept.at))
+
+    def _made(self, page: Page, kept: KeptPage) -> Chosen | None:
+        """What was made of it before."""
+        if page.choose is not None and not page.form:
+            return None
+        found = self._forms.get((page.asked, page.form))
+        return found[1] if found is not None and found[0] == kept.digest else None
+
+    def _make(self, page: Page, kept: KeptPage) -> Chosen:
+        chosen: Chosen = Reply(200, kept.headers, kept.body)
+        if page.choose is not None:
+            chosen = page.choose(Reply(200, kept.headers, kept.body))
+        if isinstance(chosen, Redirect):
+            try:
+                check_redirect(self._upstreams.client.target(kept.source), chosen)
+            except UpstreamForbidden as error:
+                return refusal(error)
+        if not isinstance(chosen, Reply):
+            return chosen
+        # RFC 9110 section 8.8.3: strong, since equal bytes have equal tags.
+        digest = kept.digest if chosen.body is kept.body else digest_of(chosen.body)
+        return msgspec.structs.replace(chosen, headers=(*chosen.headers, ("ETag", f'"{digest}"')))
+
+    def _remember(self, page: Page, kept: KeptPage, chosen: Chosen) -> Chosen:
+        if page.choose is not None and not page.form:
+            return chosen
+        key = (page.asked, page.form)
+        size = len(chosen.body) if isinstance(chosen, Reply) and chosen.body is not kept.body else 0
+        before = self._forms.pop(key, None)
+        self._form_bytes += size - (before[2] if before is not None else 0)
+        self._forms[key] = (kept.digest, chosen, size)
+        while len(self._forms) > MOST_FORMS or self._form_bytes > FORM_BYTES:
+            self._form_bytes -= self._forms.pop(next(iter(self._forms)))[2]
+        return chosen
+
+
+def _told(page: Page, chosen: Chosen, age: int, status: str) -> Chosen:
+    """With what became of it here (RFC 9111 section 5.1, RFC 9211), and the facts to record."""
+    if not isinstance(chosen, Reply):
+        return chosen
+    headers = chosen.headers
+    if status:
+        headers += (("Age", str(age)), ("Cache-Status", status))
+    return Reply(chosen.status, headers, chosen.body, page.facts)
 
 
 def _watched(fetch: Fetch, kept: KeptPage | None, heard: list[tuple[str, UpstreamHead]]) -> Fetch:

@@ -93,16 +93,21 @@ class Keep(Struct, frozen=True):
 class Page(Struct, frozen=True):
     """That an answer may be kept: it is an index, which changes now and then, and is the same for all who ask.
 
-    asked    what the answer depends on: what was asked for, in which form, and how users reach us
+    asked    what the kept answer depends on: what was asked for, and how users reach us
     facts    to record whenever it is given out; the answer itself has none
     seconds  for which it is believed without asking again
     failure  the status if no upstream can be asked and nothing is kept; 0: as for every Fetch
+    choose   pure: what is kept → the answer, where that is one of several forms of it, or says where one of its files
+             is. None: what is kept is the answer.
+    form     what `choose` depends on besides; what it made is remembered under this name. "": it is made each time.
     """
 
     asked: str
     facts: tuple[Fact, ...] = ()
     seconds: float = 60.0
     failure: int = 0
+    choose: Callable[[Reply], Redirect | Reply | Refuse] | None = None
+    form: str = ""
 
 
 class Fetch(Struct, frozen=True, kw_only=True):
