@@ -27,6 +27,10 @@ def at_most(what: str, value: float, bound: float, unit: str = "") -> Figure:
     return Figure(what, f"{value:,.3g}{unit}", f"≤ {bound:,g}{unit}", value <= bound)
 
 
+def at_least(what: str, value: float, bound: float, unit: str = "") -> Figure:
+    return Figure(what, f"{value:,.3g}{unit}", f"≥ {bound:,g}{unit}", value >= bound)
+
+
 def table(figures: Iterable[Figure]) -> str:
     """Markdown."""
     lines = ["| what | measured | target | met |", "|---|---|---|---|"]
