@@ -432,15 +432,24 @@ class Http1(asyncio.Protocol):
         if left == 0:
             self._answered(connection)
             return
+        passed = 0  # bytes since others had their turn
         try:
             async for piece in body:
-                if not piece:
-                    continue
                 if left is not None:
                     left -= len(piece)
                     if left < 0:
                         break
-                await self._put_piece(piece, is_chunked)
+                if piece:
+                    self._put_piece(piece, is_chunked)
+                passed += len(piece)
+                if self._out_size > _READY or not self._is_writable:
+                    self._room = self._server.loop.create_future()
+                    await self._room
+                    passed = 0
+                elif passed > _READY:
+                    # Where body and client are both fast, nothing else here ever waits.
+                    await asyncio.sleep(0)
+                    passed = 0
         except Exception as error:
             report("a streamed body broke off; so does the connection", error)
             self.abort()
@@ -453,17 +462,20 @@ class Http1(asyncio.Protocol):
             self._put(b"0\r\n\r\n")
         self._answered(connection)
 
-    async def _put_piece(self, piece: bytes, is_chunked: bool) -> None:
-        """One piece of a streamed body, once there is room for it."""
-        if is_chunked:
-            self._put(b"%x\r\n" % len(piece))
-            self._put(piece)
-            self._put(b"\r\n")
+    def _put_piece(self, piece: bytes, is_chunked: bool) -> None:
+        """One piece of a streamed body.
+
+        Only what must be recorded first waits for a flush, and that is the head. A piece behind it is written at once:
+        so the transport says before the next one is asked for whether the client takes them.
+        """
+        pieces = (b"%x\r\n" % len(piece), piece, b"\r\n") if is_chunked else (piece,)
+        if self._out or self._transport is None:
+            for one in pieces:
+                self._put(one)
+        elif is_chunked:
+            self._transport.writelines(pieces)
         else:
-            self._put(piece)
-        if self._out_size > _READY or not self._is_writable:
-            self._room = self._server.loop.create_future()
-            await self._room
+            self._transport.write(piece)
 
     def _put(self, raw: bytes) -> None:
         """Have this written with the next flush, after what is there already."""

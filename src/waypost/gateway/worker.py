@@ -21,6 +21,7 @@ from waypost.events.standings import Standing
 from waypost.events.tally import Tally
 from waypost.gateway.address import TrustedProxies
 from waypost.gateway.application import Gateway, declared
+from waypost.gateway.heap import give_back, keep_freed
 from waypost.gateway.http1 import Server
 from waypost.gateway.limits import Limits
 from waypost.gateway.manifests import Manifests
@@ -44,6 +45,8 @@ SNAPSHOT_POLL: Final = 0.2  # seconds
 TALLY_EVERY: Final = 1.0
 SWEEP_EVERY: Final = 60.0
 STANDINGS_EVERY: Final = 0.5
+GIVE_BACK_EVERY: Final = 5.0
+MANY_GONE: Final = 64  # connections
 DISK_THREADS: Final = 2  # for manifests that are read and kept
 DRAIN: Final = 10.0
 BACKLOG: Final = 4096  # connections that wait to be accepted, as far as the kernel allows
@@ -63,6 +66,7 @@ def run(number: int, workers: int, listening: socket.socket, data: DataDirectory
 async def _serve(number: int, workers: int, listening: socket.socket, data: DataDirectory, tally: Tally) -> None:
     # Requests leave few cycles behind, and looking for them after every 700 objects costs some percent.
     gc.set_threshold(50_000, 20, 50)
+    keep_freed()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -96,6 +100,7 @@ async def _serve(number: int, workers: int, listening: socket.socket, data: Data
         asyncio.create_task(_tell(state)),
         asyncio.create_task(prober.run()),
         asyncio.create_task(_tell_standings(health, data, number, disk)),
+        asyncio.create_task(_give_back(server)),
     ]
     if number == 0:  # one of all is enough
         chores.append(asyncio.create_task(_sweep(kept, gateway, disk)))
@@ -164,6 +169,18 @@ async def _tell_standings(health: Health, data: DataDirectory, number: int, disk
             if await loop.run_in_executor(disk, standings.tell, data.health, number, shown):
                 before = found
         await asyncio.sleep(STANDINGS_EVERY)
+
+
+async def _give_back(server: Server) -> None:
+    """Memory of many clients, once they have gone. What few leave behind is not worth looking for."""
+    most = 0
+    while True:
+        await asyncio.sleep(GIVE_BACK_EVERY)
+        now = len(server.connections)
+        if most - now >= MANY_GONE:
+            give_back()
+            most = now
+        most = max(most, now)
 
 
 class _State:

@@ -101,8 +101,12 @@ class Response:
         return self
 
     async def __anext__(self) -> bytes:
-        with _blamed(self._host):
+        try:
             piece = await self._response.content.readany()
+        except Exception:
+            # Entered only now: a body has many pieces, and mostly nobody to blame.
+            with _blamed(self._host):
+                raise
         if not piece:
             raise StopAsyncIteration
         return piece
