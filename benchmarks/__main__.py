@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable
 from typing import TypeAlias
 
-from benchmarks import collector, freshness, load, match, redirect, reload, stages, stream
+from benchmarks import collector, freshness, kept, load, match, redirect, reload, stages, stream
 from benchmarks.measure import Figure, machine, table
 
 Benchmark: TypeAlias = Callable[[bool], list[Figure]]
 
 BENCHMARKS: dict[str, Benchmark] = {
     "redirect": redirect.run,
+    "kept": kept.run,
     "stages": stages.run,
     "stream": stream.run,
     "match": match.run,
