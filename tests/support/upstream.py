@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 
@@ -14,13 +15,14 @@ class RawUpstream:
     """Listens on loopback. The longest prefix of `scripts` that begins the target of a request answers it.
 
     A script gets the socket and the head of the request, and writes what it likes; the connection is kept if it
-    returns True, and closed if not.
+    returns True, and closed if not. With `tls` it speaks HTTPS.
     """
 
-    def __init__(self, scripts: Mapping[str, Script]) -> None:
+    def __init__(self, scripts: Mapping[str, Script], tls: ssl.SSLContext | None = None) -> None:
         self._scripts = scripts
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
         self.heads: list[bytes] = []
         self.open: set[socket.socket] = set()
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -32,10 +34,12 @@ class RawUpstream:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self.open.add(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        if self._tls is not None:
+            connection = self._tls.wrap_socket(connection, server_side=True)
+        self.open.add(connection)
         try:
             with contextlib.suppress(OSError):
                 while head := _head(connection):

@@ -113,6 +113,11 @@ class Response:
 
     async def aclose(self) -> None:
         """Gives the connection back if the body has been read to its end; else cuts it. Idempotent."""
+        connection = self._response.connection
+        if connection is not None and connection.transport is not None:
+            # To close TLS politely (RFC 8446 section 6.1) would mean to receive a body that nobody wants, for up to
+            # 30 seconds, until the other side has ended, too.
+            connection.transport.abort()
         self._response.release()
 
 
@@ -181,10 +186,11 @@ class Client:
                 response = await session.request(
                     method, target.url, headers=lines, data=body or None, allow_redirects=False
                 )
+        answer = Response(response, target.host, self._timeouts.whole)
         if any(map(_CONTROL.search, (value for _, value in response.raw_headers))):
-            response.release()
+            await answer.aclose()
             raise UpstreamMisbehaved(target.host, "its answer has a header line with control bytes")
-        return Response(response, target.host, self._timeouts.whole)
+        return answer
 
     async def close(self) -> None:
         """Ends all connections. Requests under way fail."""
