@@ -70,6 +70,10 @@ def serve(
     listen: Annotated[
         str, typer.Option(envvar="WAYPOST_LISTEN", help="Where clients reach us.", metavar="HOST:PORT")
     ] = "127.0.0.1:8080",
+    listen_tls: Annotated[
+        str | None,
+        typer.Option(envvar="WAYPOST_LISTEN_TLS", help="Where clients reach us by https.", metavar="HOST:PORT"),
+    ] = None,
     console: Annotated[
         str,
         typer.Option(
@@ -94,33 +98,37 @@ def serve(
     count = workers or len(os.sched_getaffinity(0))
     try:
         public_address, console_address = supervisor.Address.parse(listen), supervisor.Address.parse(console)
+        tls_address = None if listen_tls is None else supervisor.Address.parse(listen_tls)
     except ValueError as error:
         fail(error)
     directory = DataDirectory(data)
     try:
         # Before anything is opened: a bad configuration changes nothing.
-        compiled = compile_file(config, public_address.port)
+        compiled = compile_file(config, public_address.port, tls_address.port if tls_address else None)
+        if tls_address is not None and not compiled.certificates:
+            fail('--listen-tls needs certificates: declare them as tls.certificates, with tls.mode = "files"')
         directory.create()
         directory.own()
         public = supervisor.listen(public_address, count)
+        encrypted = supervisor.listen(tls_address, count) if tls_address else None
         private = supervisor.listen(console_address, 1)
-        if public[1] != public_address:  # port 0: only now is it known what links are made of
-            compiled = compile_file(config, public[1].port)
-        boss = supervisor.Supervisor(config, directory, public, private, compiled)
+        if public[1] != public_address or (encrypted and encrypted[1] != tls_address):
+            # Port 0: only now is it known what links are made of.
+            compiled = compile_file(config, public[1].port, encrypted[1].port if encrypted else None)
+        boss = supervisor.Supervisor(config, directory, public, encrypted, private, compiled)
     except SettingsError as error:
         fail(f"the configuration cannot be used:\n{error}")
     except DataInUse as error:
         fail(error)
     except supervisor.ListenError as error:
-        fail(f"cannot listen on {error}; choose another --listen or --console")
+        fail(f"cannot listen on {error}; choose another --listen, --listen-tls or --console")
     except OSError as error:
         fail(f"cannot use the data directory {data}: {error.strerror} ({error.filename})")
     for warning in compiled.warnings:
         typer.echo(f"waypost: {warning}", err=True)
-    typer.echo(
-        f"waypost {__version__}: {compiled.summary}, at http://{boss.address}; console at {boss.console_address.url}",
-        err=True,
-    )
+    tls = f" and https://{boss.tls_address}" if boss.tls_address else ""
+    where = f"at http://{boss.address}{tls}; console at {boss.console_address.url}"
+    typer.echo(f"waypost {__version__}: {compiled.summary}, {where}", err=True)
     boss.run()
 
 
@@ -357,12 +365,18 @@ def _port() -> int:
     return int(port) if port.isascii() and port.isdigit() else PORT
 
 
+def _tls_port() -> int | None:
+    """Of the listener for https, likewise."""
+    port = os.environ.get("WAYPOST_LISTEN_TLS", "").rpartition(":")[2]
+    return int(port) if port.isascii() and port.isdigit() else None
+
+
 def _compile(config: Path) -> Compiled:
     from waypost.catalog.compile import compile_file
     from waypost.settings import SettingsError
 
     try:
-        return compile_file(config, _port())
+        return compile_file(config, _port(), _tls_port())
     except SettingsError as error:
         fail(f"the configuration cannot be used:\n{error}")
 

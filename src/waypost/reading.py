@@ -39,7 +39,7 @@ class Reading:
     pid   of the process; whoever has reaped it says so with 0
     """
 
-    def __init__(self, config: Path, port: int, data: DataDirectory) -> None:
+    def __init__(self, config: Path, port: int, tls_port: int | None, data: DataDirectory) -> None:
         """Begins. Raises OSError if no process can be made."""
         self.pipe, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.deadline = time.monotonic() + LONGEST
@@ -49,7 +49,7 @@ class Reading:
             gc.disable()  # short-lived, and a million rules are no garbage
             os.set_blocking(writing, True)
             with open(writing, "wb") as file:
-                file.write(msgspec.msgpack.encode(_read(config, port, data)))
+                file.write(msgspec.msgpack.encode(_read(config, port, tls_port, data)))
 
         try:
             self.pid = spawn("configuration", run)
@@ -83,9 +83,9 @@ class Reading:
             os.waitpid(self.pid, 0)
 
 
-def _read(config: Path, port: int, data: DataDirectory) -> Outcome:
+def _read(config: Path, port: int, tls_port: int | None, data: DataDirectory) -> Outcome:
     try:
-        compiled = compile_file(config, port)
+        compiled = compile_file(config, port, tls_port)
         data.write_snapshot(compiled.snapshot)
     except SettingsError as error:
         return Outcome(error=f"the configuration was not taken; {_KEPT}:\n{error}")

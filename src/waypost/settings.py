@@ -83,6 +83,21 @@ class Containers(Struct, forbid_unknown_fields=True):
     cache_bytes: NotNegative = 1_073_741_824
 
 
+class CertificateFiles(Struct, forbid_unknown_fields=True):
+    """One entry of tls.certificates."""
+
+    domain: str
+    certificate: str
+    key: str
+
+
+class Tls(Struct, forbid_unknown_fields=True):
+    """[tls]"""
+
+    mode: Literal["off", "files"] = "off"
+    certificates: list[CertificateFiles] = []
+
+
 class Domain(Struct, forbid_unknown_fields=True):
     """[[domain]]: only where a domain differs from the defaults."""
 
@@ -91,6 +106,8 @@ class Domain(Struct, forbid_unknown_fields=True):
     login: Literal["none", "pass-through"] = "none"
     login_upstream: str | None = None
     fallback: str | None = None
+    http: Literal["redirect", "serve"] = "redirect"
+    hsts: bool = False
 
 
 class Upstream(Struct, forbid_unknown_fields=True):
@@ -114,6 +131,7 @@ class Settings(Struct, forbid_unknown_fields=True, kw_only=True):
     spool: Spool = msgspec.field(default_factory=Spool)
     count: Count = msgspec.field(default_factory=Count)
     containers: Containers = msgspec.field(default_factory=Containers)
+    tls: Tls = msgspec.field(default_factory=Tls)
     domain: list[Domain] = []
     package: list[Package] = []
     collection: list[Collection] = []
@@ -122,8 +140,9 @@ class Settings(Struct, forbid_unknown_fields=True, kw_only=True):
 
 # Keys that the contract names and that later work brings: refused with "not yet", not as a typing mistake.
 NOT_YET = {
-    "database", "geo", "retention", "tls", "console",
-    "domain.http", "domain.hsts",
+    "database", "geo", "retention", "console",
+    "tls.email", "tls.accept_terms", "tls.directory", "tls.fallback_directory", "tls.ca_file", "tls.eab",
+    "tls.key_type", "tls.dns",
 }  # fmt: skip
 
 
@@ -243,6 +262,7 @@ def _check_values(settings: Settings, complain: Any) -> None:
             if "host bits" in str(error):
                 advice = f"a network, perhaps {ipaddress.ip_network(network, strict=False)}"
             complain(f"server.trusted_proxies[{index}]", network, advice)
+    _certificates(settings.tls, complain)
     seen: dict[str, int] = {}
     for index, domain in enumerate(settings.domain):
         _host(domain.host, f"domain[{index}].host", complain)
@@ -275,6 +295,21 @@ def _check_values(settings: Settings, complain: Any) -> None:
         if upstream.connect is not None and not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:_-]+/?", upstream.connect):
             complain(f"upstream[{index}].connect", upstream.connect, "http(s)://HOST or http(s)://HOST:PORT")
         _account(upstream, f"upstream[{index}]", complain)
+
+
+def _certificates(tls: Tls, complain: Any) -> None:
+    if tls.mode == "off" and tls.certificates:
+        complain("tls.certificates", f"{len(tls.certificates)} of them", 'mode = "files" beside them')
+    if tls.mode == "files" and not tls.certificates:
+        complain("tls.certificates", "nothing", "certificates = [{ domain = …, certificate = …, key = … }]")
+    seen = set()
+    for index, one in enumerate(tls.certificates):
+        key = f"tls.certificates[{index}].domain"
+        if not HOST.match(one.domain.removeprefix("*.")):
+            complain(key, one.domain, "a host name in lower case, or one with *. in front of it")
+        if one.domain in seen:
+            complain(key, one.domain, "each domain once")
+        seen.add(one.domain)
 
 
 def _account(upstream: Upstream, key: str, complain: Any) -> None:

@@ -25,6 +25,7 @@ from waypost.events.spool import recover_all, recover_writer
 from waypost.events.tally import Tally
 from waypost.process import Child, fate
 from waypost.reading import Reading
+from waypost.tls.contexts import make_context
 
 logger = logging.getLogger("waypost")
 
@@ -110,12 +111,17 @@ class Supervisor:
         config: Path,
         data: DataDirectory,
         public: tuple[list[socket.socket], Address],
+        encrypted: tuple[list[socket.socket], Address] | None,
         console: tuple[list[socket.socket], Address],
         compiled: Compiled,
     ) -> None:
         self._config = config
         self._data = data
         self._public, self.address = public
+        self._encrypted = encrypted[0] if encrypted else []
+        self.tls_address = encrypted[1] if encrypted else None
+        # Made before the workers are, so that a session that one of them began is resumed by the others.
+        self._tls = make_context()
         self._console, self.console_address = console
         self._stamps = _stamps(compiled.files)
         self._reading: Reading | None = None
@@ -171,11 +177,12 @@ class Supervisor:
         def run() -> None:
             from waypost.gateway import worker
 
-            own = self._public[number]
-            for one in [*self._public, *self._console]:
-                if one is not own:
+            own = [group[number] for group in (self._public, self._encrypted) if group]
+            for one in [*self._public, *self._encrypted, *self._console]:
+                if one not in own:
                     one.close()
-            worker.run(number, len(self._public), own, self._data, self._tallies[number])
+            listening = worker.Listening(own[0], own[1] if self._encrypted else None, self._tls)
+            worker.run(number, len(self._public), listening, self._data, self._tallies[number])
 
         return run
 
@@ -194,7 +201,7 @@ class Supervisor:
     def _run_console(self) -> None:
         from waypost.console import server
 
-        for one in self._public:
+        for one in [*self._public, *self._encrypted]:
             one.close()
         server.run(self._console, self._data, self._token, self._tallies)
 
@@ -234,8 +241,9 @@ class Supervisor:
         # Of the moment before it is read: an edit during the reading is seen as one after it.
         self._stamps = stamps
         self._reload_asked = False
+        tls_port = None if self.tls_address is None else self.tls_address.port
         try:
-            self._reading = Reading(self._config, self.address.port, self._data)
+            self._reading = Reading(self._config, self.address.port, tls_port, self._data)
         except OSError as error:
             self._reload_asked = True
             logger.error("the configuration cannot be read now: %s", error.strerror)
@@ -260,7 +268,7 @@ class Supervisor:
             self._reading.end()
             self._reading = None
         # Workers close theirs; with ours gone too nobody queues for an answer that will not come.
-        for one in self._public:
+        for one in [*self._public, *self._encrypted]:
             one.close()
         for group in (self._children[1:], self._children[:1]):
             deadline = time.monotonic() + DRAIN

@@ -32,7 +32,10 @@ def until(condition: Callable[[], object], seconds: float = 20.0, what: str = ""
 class WaypostServer:
     """One `waypost serve` below a folder. `port` and `console_port` are known once it runs."""
 
-    def __init__(self, folder: Path, config: str, workers: int = 2, listen: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self, folder: Path, config: str, workers: int = 2, listen: str = "127.0.0.1:0", tls: bool = False
+    ) -> None:
+        """`tls`: listens for https, too."""
         self.folder = folder
         self.config = folder / "waypost.toml"
         self.data = DataDirectory(folder / "data")
@@ -40,7 +43,9 @@ class WaypostServer:
         self._workers = workers
         self._listen = listen
         self._process: subprocess.Popen[bytes] | None = None
+        self._tls = tls
         self.port = 0
+        self.tls_port = 0
         self.console_port = 0
         self.configure(config)
 
@@ -56,12 +61,14 @@ class WaypostServer:
             sys.executable, "-m", "waypost", "serve", "--config", str(self.config), "--data", str(self.data.root),
             "--listen", listen, "--console", f"127.0.0.1:{self.console_port}", "--workers", str(self._workers),
         ]  # fmt: skip
+        if self._tls:
+            command += ["--listen-tls", f"127.0.0.1:{self.tls_port}"]
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         started = until(lambda: self._started(before), what="waypost serve to start")
         assert isinstance(started, re.Match), started
-        self.port, self.console_port = int(started[1]), int(started[2])
+        self.port, self.tls_port, self.console_port = int(started[1]), int(started[2] or 0), int(started[3])
         until(self.ready, what="all workers to be ready")
         return self
 
@@ -70,7 +77,7 @@ class WaypostServer:
         text = self.log.read_bytes()[before:].decode()
         if self._process.poll() is not None:
             raise AssertionError(f"waypost serve ended with {self._process.returncode}:\n{text}")
-        return re.search(r"at http://\S+:(\d+); console at http://\S+:(\d+)", text)
+        return re.search(r"at http://\S+:(\d+)(?: and https://\S+:(\d+))?; console at http://\S+:(\d+)", text)
 
     def ready(self) -> bool:
         try:

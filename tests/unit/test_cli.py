@@ -139,11 +139,11 @@ def test_check_of_another_file(here, monkeypatch):
 
 
 def test_check_tells_several_mistakes_with_their_lines(here):
-    (here / "waypost.toml").write_text(GOOD.replace('"file"', '"zip"') + "[spool]\nfsync_ms = 0\n[tls]\n")
+    (here / "waypost.toml").write_text(GOOD.replace('"file"', '"zip"') + "[spool]\nfsync_ms = 0\n[geo]\n")
     assert refused("check").splitlines() == [
         "waypost: the configuration cannot be used:",
         "waypost.toml:9: spool.fsync_ms: found 0; expected a whole number >= 1",
-        "waypost.toml:10: tls: found 'tls'; expected to be left out: this version does not have it yet",
+        "waypost.toml:10: geo: found 'geo'; expected to be left out: this version does not have it yet",
     ]
 
 
@@ -297,7 +297,7 @@ def test_addresses_that_cannot_be_listened_on(here, listen, console):
     done = process("serve", "--listen", listen, "--console", console)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("waypost: cannot listen on 203.0.113.1:8080: ")
-    assert done.stderr.endswith("; choose another --listen or --console\n")
+    assert done.stderr.endswith("; choose another --listen, --listen-tls or --console\n")
     assert done.stderr.count("\n") == 1
 
 

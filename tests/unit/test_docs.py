@@ -109,10 +109,12 @@ def test_the_environment_variables():
     for command in COMMANDS.values():
         for option in command.params:
             if option.envvar:
-                options.setdefault(option.envvar, (option.opts[0], str(option.default)))
+                options.setdefault(
+                    option.envvar, (option.opts[0], "" if option.default is None else str(option.default))
+                )
     documented = {}
     for variable, option, default in table("configuration.md", "Commands", 1):
-        documented[code(variable)] = (code(option), re.match(r"`([^`]*)`", default)[1])
+        documented[code(variable)] = (code(option), re.match(r"(?:`([^`]*)`|none)", default)[1] or "")
     assert documented == options
 
 

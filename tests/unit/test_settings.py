@@ -56,7 +56,7 @@ def test_a_good_file_has_its_values_and_the_defaults(tmp_path):
         ("base_domain = 3", ["waypost.toml:1: base_domain: found 3; expected a string"]),
         ('base_domain = "a.example"\n[count]\nmerge_seconds = -1', ["waypost.toml:3: count.merge_seconds: found -1; expected a whole number >= 0"]),
         ('base_domain = "a.example"\n[identity]\nrotation = "year"', ["waypost.toml:3: identity.rotation: found 'year'; expected one of day, month, never"]),
-        ('base_domain = "a.example"\n[tls]\nmode = "acme"', ["waypost.toml:2: tls: found 'tls'; expected to be left out: this version does not have it yet"]),
+        ('base_domain = "a.example"\n[geo]\ncity = true', ["waypost.toml:2: geo: found 'geo'; expected to be left out: this version does not have it yet"]),
         ('base_domain = "a.example"\npackage = "x"', ["waypost.toml:2: package: found 'x'; expected a list"]),
         ('base_domain = "a.example"\n[[package]]\nname = "x"', ["waypost.toml:2: package[0].type: found nothing; expected this key"]),
         ('base_domain = "a.example"\n[server]\ntrusted_proxies = ["10.0.0.0/8", "x"]', ["waypost.toml:3: server.trusted_proxies[1]: found 'x'; expected a network"]),

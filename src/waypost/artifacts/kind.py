@@ -65,6 +65,7 @@ class HostPolicy(Struct, frozen=True, array_like=True):
 
     login           none, or pass-through: users log in at the registries behind the host
     login_upstream  the registry that checks a login which names no image; with pass-through only
+    secure          who comes by http is sent to https
     fallback        a URL with a trailing slash: where what no package here declares is found (python, npm)
     """
 
@@ -72,6 +73,7 @@ class HostPolicy(Struct, frozen=True, array_like=True):
     login: str = "none"
     login_upstream: str | None = None
     fallback: str | None = None
+    secure: bool = False
 
 
 class Kind(Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from msgspec import Struct
 
 from waypost.artifacts.kind import HostPolicy, Kind
 from waypost.artifacts.registry import kinds
+from waypost.artifacts.secure import SecureSite
 from waypost.routing.site import Site
 
 MAGIC = b"WAYPOST1"
@@ -51,8 +52,20 @@ class UpstreamRow(Struct, frozen=True, array_like=True):
     password_file: str | None = None
 
 
+class CertificateRow(Struct, frozen=True, array_like=True):
+    """What is presented for a domain: paths, and by which their content is known."""
+
+    domain: str
+    certificate: str
+    key: str
+    fingerprint: str
+
+
 class Policy(Struct, frozen=True, kw_only=True):
-    """Everything that a gateway must know beside routes. Units as in docs/configuration.md."""
+    """Everything that a gateway must know beside routes. Units as in docs/configuration.md.
+
+    hsts  hosts whose clients are told to come by https only
+    """
 
     trusted_proxies: tuple[str, ...] = ()
     rotation: str = "month"
@@ -62,6 +75,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     tag_ttl: int = 60
     cache_bytes: int = 1_073_741_824
     upstreams: tuple[UpstreamRow, ...] = ()
+    certificates: tuple[CertificateRow, ...] = ()
+    hsts: frozenset[str] = frozenset()
 
 
 class Host(Struct, frozen=True, array_like=True):
@@ -90,8 +105,9 @@ def decode_host(blob: bytes | memoryview) -> Host:
 
 
 def sites_of(host: Host) -> tuple[Site, ...]:
-    """Compiles one host: a site per kind that has rows there, in the kinds' order."""
-    return tuple(kind.site(rows, host.policy) for kind, rows in by_kind(host.rows))
+    """Compiles one host: a site per kind that has rows there, in the kinds' order; https before all of them."""
+    sites = tuple(kind.site(rows, host.policy) for kind, rows in by_kind(host.rows))
+    return (SecureSite(host.policy), *sites) if host.policy.secure else sites
 
 
 def by_kind(rows: Iterable[Any]) -> list[tuple[Kind, Sequence[Any]]]:

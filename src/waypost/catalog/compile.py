@@ -13,6 +13,7 @@ from waypost.artifacts.pixel import PixelRow
 from waypost.artifacts.registry import kinds
 from waypost.artifacts.snapshot import Host, Policy, Snapshot, UpstreamRow, by_kind, decode_host, encode, encode_host
 from waypost.artifacts.telemetry import InstallRow
+from waypost.catalog.certificates import Certificates
 from waypost.catalog.imported import read_manifest
 from waypost.catalog.logins import Logins, account_warnings
 from waypost.routing.manifest import ManifestError
@@ -28,6 +29,7 @@ class Compiled(Struct, frozen=True):
     files     everything that was read: the configuration is looked at again when one of them changes
     warnings  sentences about what works, but perhaps not as meant
     hosts     (type, name) of a declared package → its hosts
+    certificates  how many there are
     """
 
     snapshot: bytes
@@ -35,6 +37,7 @@ class Compiled(Struct, frozen=True):
     warnings: tuple[str, ...]
     summary: str
     hosts: dict[tuple[str, str], list[str]]
+    certificates: int = 0
 
     def base_url(self, host: str) -> str:
         """How users reach a host of the snapshot."""
@@ -44,8 +47,11 @@ class Compiled(Struct, frozen=True):
         return decode_host(blob).policy.base_url
 
 
-def compile_file(path: Path, port: int) -> Compiled:
-    """Reads and compiles; `port` is that of the public listener. Raises SettingsError with every problem found."""
+def compile_file(path: Path, port: int, tls_port: int | None = None) -> Compiled:
+    """Reads and compiles; `port` is that of the public listener, `tls_port` that of the one for https, if there is one.
+
+    Raises SettingsError with every problem found.
+    """
     file = load(path)
     settings = file.settings
     declared = _Declared(file)
@@ -69,31 +75,37 @@ def compile_file(path: Path, port: int) -> Compiled:
             problems.append(file.problem(f"manifests[{index}]", found, f"a readable file ({error.strerror})"))
         except ExceptionGroup as group:
             problems.extend(_manifest_problem(manifest, error) for error in group.exceptions)
-    logins = Logins(file, hosts)
-    problems += logins.problems
+    logins, certificates = Logins(file, hosts), Certificates(file)
+    problems += [*logins.problems, *certificates.problems]
     if problems:
         raise SettingsError(problems)
     # In manifests the first of two equal rules wins: worth a warning, since the second never answers.
     warnings = [
         f"{host}: {clash.why}; the first one wins" for host in sorted(imported) for clash in _clashes(hosts[host])
     ]
-    policy = _policy(settings, path.parent)
-    warnings += [*logins.warnings, *account_warnings(policy)]
+    policy = _policy(settings, path.parent, certificates)
+    if certificates.rows and tls_port is None:
+        warnings.append("certificates are declared, but nothing listens for https: give --listen-tls HOST:PORT")
+    warnings += [*logins.warnings, *account_warnings(policy), *certificates.warnings]
 
     domains = {domain.host: domain for domain in settings.domain}
 
     def policy_of(host: str) -> HostPolicy:
         domain = domains.get(host)
-        base_url = _base_url(domain.base_url if domain else None, host, port)
-        return logins.policy(host, HostPolicy(base_url, fallback=domain.fallback if domain else None))
+        encrypted = tls_port is not None and certificates.cover(host)
+        base_url = _base_url(domain.base_url if domain else None, host, port, tls_port if encrypted else None)
+        fallback = domain.fallback if domain else None
+        secure = encrypted and base_url.startswith("https:") and (domain is None or domain.http == "redirect")
+        return logins.policy(host, HostPolicy(base_url, fallback=fallback, secure=secure))
 
     blobs = ((host, encode_host(Host(host, policy_of(host), rows))) for host, rows in hosts.items())
     return Compiled(
         encode(policy, blobs),
-        tuple(files),
+        (*files, *certificates.files),
         tuple(warnings),
         _summary(hosts),
         declared.hosts,
+        len(certificates.rows),
     )
 
 
@@ -183,9 +195,11 @@ def _domains(settings: Settings, entry: Package | Collection, kind: str) -> list
     return [host]
 
 
-def _base_url(declared: str | None, host: str, port: int) -> str:
+def _base_url(declared: str | None, host: str, port: int, tls_port: int | None) -> str:
     if declared is not None:
         return declared.rstrip("/")
+    if tls_port is not None:
+        return f"https://{host}" if tls_port == 443 else f"https://{host}:{tls_port}"
     return f"http://{host}" if port == 80 else f"http://{host}:{port}"
 
 
@@ -222,7 +236,7 @@ def _upstream(upstream: Upstream, folder: Path) -> UpstreamRow:
     return UpstreamRow(host or upstream.host, upstream.connect, upstream.username, upstream.password_env, file)
 
 
-def _policy(settings: Settings, folder: Path) -> Policy:
+def _policy(settings: Settings, folder: Path, certificates: Certificates) -> Policy:
     return Policy(
         trusted_proxies=tuple(settings.server.trusted_proxies),
         rotation=settings.identity.rotation,
@@ -232,4 +246,6 @@ def _policy(settings: Settings, folder: Path) -> Policy:
         tag_ttl=settings.containers.tag_ttl,
         cache_bytes=settings.containers.cache_bytes,
         upstreams=tuple(_upstream(upstream, folder) for upstream in settings.upstream),
+        certificates=tuple(certificates.rows),
+        hsts=frozenset(domain.host for domain in settings.domain if domain.hsts),
     )

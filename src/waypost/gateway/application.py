@@ -20,6 +20,7 @@ from waypost.routing.condition import unless_known
 from waypost.routing.decision import Fetch, Final, Login, Page, Redirect, Refuse, Relay, Reply
 from waypost.routing.request import Request
 from waypost.routing.table import Table
+from waypost.tls.contexts import Contexts
 from waypost.upstream.client import Response
 from waypost.upstream.declared import Declared, by_host
 from waypost.upstream.upstreams import Upstreams
@@ -45,11 +46,18 @@ class Gateway:
         self.manifests = manifests
         self.pages = pages
         self.policy = policy
+        self.contexts: Contexts | None = None  # where https is spoken
         self.redirects = 0
         self.refused = 0
         self.fetch_failures = 0
 
     def handle(self, request: Request, peer: str) -> Answer | Awaitable[Answer]:
+        answer = self._handle(request, peer)
+        if request.scheme != "https" or request.host not in self.policy.hsts:
+            return answer
+        return strict(answer) if isinstance(answer, Answer) else _strict(answer)
+
+    def _handle(self, request: Request, peer: str) -> Answer | Awaitable[Answer]:
         decision = self._table.decide(request)
         kind = type(decision)
         if kind is Redirect:
@@ -133,7 +141,19 @@ class Gateway:
         self.manifests.tag_ttl = policy.tag_ttl
         self.manifests.forget()
         self.pages.forget()
+        if self.contexts is not None:
+            self.contexts.take(policy.certificates)
         self.policy = policy
+
+
+async def _strict(answer: Awaitable[Answer]) -> Answer:
+    return strict(await answer)
+
+
+def strict(answer: Answer) -> Answer:
+    """RFC 6797 section 6.1: for a year this host is asked by https only."""
+    line = ("strict-transport-security", "max-age=31536000")
+    return Answer(answer.status, (*answer.headers, line), answer.body)
 
 
 def _refuse(decision: Refuse) -> Answer:

@@ -7,9 +7,10 @@ import gc
 import logging
 import signal
 import socket
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import uvloop
 
@@ -28,6 +29,7 @@ from waypost.gateway.manifests import Manifests
 from waypost.gateway.pages import Pages
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts, SnapshotFile
+from waypost.tls.contexts import Contexts
 from waypost.upstream.client import Client
 from waypost.upstream.folder import Folder
 from waypost.upstream.health import Health
@@ -49,6 +51,8 @@ GIVE_BACK_EVERY: Final = 5.0
 MANY_GONE: Final = 64  # connections
 DISK_THREADS: Final = 2  # for manifests that are read and kept
 DRAIN: Final = 10.0
+HANDSHAKE: Final = 10.0  # seconds that a client may take for it
+SHUTDOWN: Final = 5.0  # seconds to say goodbye in, as TLS wants it
 BACKLOG: Final = 4096  # connections that wait to be accepted, as far as the kernel allows
 
 
@@ -57,13 +61,21 @@ def writer_name(number: int) -> str:
     return f"worker{number}"
 
 
-def run(number: int, workers: int, listening: socket.socket, data: DataDirectory, tally: Tally) -> None:
+class Listening(NamedTuple):
+    """Where a worker accepts connections: http, and https if that is wanted, with `context`."""
+
+    http: socket.socket
+    https: socket.socket | None = None
+    context: ssl.SSLContext | None = None
+
+
+def run(number: int, workers: int, listening: Listening, data: DataDirectory, tally: Tally) -> None:
     """The life of worker `number` of `workers`, until SIGTERM."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(number, workers, listening, data, tally))
 
 
-async def _serve(number: int, workers: int, listening: socket.socket, data: DataDirectory, tally: Tally) -> None:
+async def _serve(number: int, workers: int, listening: Listening, data: DataDirectory, tally: Tally) -> None:
     # Requests leave few cycles behind, and looking for them after every 700 objects costs some percent.
     gc.set_threshold(50_000, 20, 50)
     keep_freed()
@@ -91,7 +103,20 @@ async def _serve(number: int, workers: int, listening: socket.socket, data: Data
     gateway = Gateway(hosts, policy, recorder, spool, upstreams, manifests, pages)
     server = Server(gateway, Limits(), loop)
     server.is_proxy = lambda peer: recorder.trusted.trusts(peer)
-    acceptor = await loop.create_server(server.protocol_factory, sock=listening, backlog=BACKLOG)
+    acceptors = [await loop.create_server(server.protocol_factory, sock=listening.http, backlog=BACKLOG)]
+    if listening.https is not None and listening.context is not None:
+        gateway.contexts = Contexts(listening.context)
+        gateway.contexts.take(policy.certificates)
+        acceptors.append(
+            await loop.create_server(
+                server.protocol_factory,
+                sock=listening.https,
+                backlog=BACKLOG,
+                ssl=listening.context,
+                ssl_handshake_timeout=HANDSHAKE,
+                ssl_shutdown_timeout=SHUTDOWN,
+            )
+        )
     state = _State(tally, server, gateway, recorder, spool, hosts, prober)
 
     chores = [
@@ -105,7 +130,8 @@ async def _serve(number: int, workers: int, listening: socket.socket, data: Data
     if number == 0:  # one of all is enough
         chores.append(asyncio.create_task(_sweep(kept, gateway, disk)))
     await stop.wait()
-    acceptor.close()
+    for acceptor in acceptors:
+        acceptor.close()
     await server.drain(DRAIN)
     for chore in chores:
         chore.cancel()

@@ -1,0 +1,1 @@
+"""Certificates: what is presented to whom."""
