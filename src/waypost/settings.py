@@ -15,6 +15,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from waypost.artifacts.kind import Collection, DeclarationError, Package, Route
+from waypost.routing.expression import TemplateError
+from waypost.routing.outgoing import Outgoing
 
 HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\Z|\[[0-9a-f:.]+\]\Z"
@@ -271,7 +273,7 @@ def _check_values(settings: Settings, complain: Any) -> None:
         seen[domain.host] = index
         if domain.base_url is not None and not re.fullmatch(r"https?://[a-z0-9.\[\]:_-]+/?", domain.base_url):
             complain(f"domain[{index}].base_url", domain.base_url, "http(s)://HOST or http(s)://HOST:PORT, lower case")
-        if domain.fallback is not None and not re.fullmatch(r"https?://[^\s?#@]+/", domain.fallback):
+        if domain.fallback is not None and not _is_folder(domain.fallback):
             complain(f"domain[{index}].fallback", domain.fallback, "a URL with a slash at its end")
         if domain.login_upstream is not None and domain.login == "none":
             complain(f"domain[{index}].login_upstream", domain.login_upstream, 'login = "pass-through" beside it')
@@ -310,6 +312,15 @@ def _certificates(tls: Tls, complain: Any) -> None:
         if one.domain in seen:
             complain(key, one.domain, "each domain once")
         seen.add(one.domain)
+
+
+def _is_folder(url: str) -> bool:
+    """Whether paths can be put behind a URL."""
+    try:
+        Outgoing.parse(f"{url}{{+path}}", ("path",))
+    except TemplateError:
+        return False
+    return re.fullmatch(r"https?://[!-~]+/", url) is not None and not set(url) & set("{}?#")
 
 
 def _account(upstream: Upstream, key: str, complain: Any) -> None:

@@ -321,3 +321,86 @@ def test_an_index_sends_nobody_into_a_private_network(tmp_path):
         assert house.pages.at_once(page).location == "http://192.168.1.1/x"
 
     scenario(tmp_path, run)
+
+
+def finding(word):
+    def choose(kept):
+        return Redirect(f"https://files.example/{word}") if word.encode() in kept.body else Refuse(404, "X", "x")
+
+    return choose
+
+
+def test_what_a_page_lacks_may_be_in_a_newer_one(tmp_path):
+    async def run(house, upstream):
+        assert (await chosen(house, "", finding("one")))[0].status == 307
+        # Just asked: whatever clients want, the upstream is left alone.
+        house.now += 1
+        assert (await chosen(house, "", finding("two")))[0].status == 404
+        assert len(upstream.asked) == 1
+        # Later it is asked, once for so long.
+        upstream.body, upstream.etag = b"two", '"v2"'
+        house.now += 2
+        assert house.pages.at_once(Page("skates", choose=finding("two"))) is None
+        assert (await chosen(house, "", finding("two")))[0].location == "https://files.example/two"
+        assert (await chosen(house, "", finding("three")))[0].status == 404
+        assert len(upstream.asked) == 2
+        # Another worker has given out a newer page, which is on the disk.
+        first = house.pages
+        house.new_worker()
+        upstream.body, upstream.etag = b"three", '"v3"'
+        house.now += 30
+        await chosen(house, "", finding("three"))
+        house.pages = first
+        assert (await chosen(house, "", finding("three")))[0].location == "https://files.example/three"
+        assert len(upstream.asked) == 3
+
+    scenario(tmp_path, run)
+
+
+def test_what_a_page_lacks_is_missing_while_nobody_can_say_more(tmp_path):
+    async def run(house, upstream):
+        await chosen(house, "", finding("one"))
+        upstream.status = 500
+        house.now += 3
+        assert (await chosen(house, "", finding("two")))[0].status == 404
+        assert (await chosen(house, "", finding("one")))[0].status == 307
+
+    scenario(tmp_path, run)
+
+
+def test_a_file_of_an_index_may_pass_through(tmp_path):
+    async def run(house, upstream):
+        def choose(kept):
+            return Fetch(url="https://u0.example/file", then=lambda head: Reply(200, (), b"file"))
+
+        for _ in range(2):
+            assert house.pages.at_once(Page("skates", choose=choose)) is None
+            assert (await chosen(house, "", choose))[0].body == b"file"
+        assert [path for path, _ in upstream.asked] == ["/simple/skates/", "/file", "/file"]
+
+    scenario(tmp_path, run)
+
+
+def test_what_is_quickly_chosen_needs_no_thread(tmp_path):
+    async def run(house, upstream):
+        upstream.body = bytes(fetching.MUCH_BYTES)
+        page = Page("skates", choose=lambda kept: Redirect("https://files.example/x"), quick=True)
+        await chosen(house, "", page.choose)
+        assert house.pages.at_once(page).location == "https://files.example/x"
+        assert house.pages.at_once(msgspec.structs.replace(page, quick=False)) is None
+
+    scenario(tmp_path, run)
+
+
+def test_a_page_beyond_all_memory_leaves_the_others_there(tmp_path):
+    async def run(house, upstream):
+        house.new_worker(memory=2500)
+        await house.ask("small")
+        upstream.body, upstream.etag = bytes(3000), None
+        assert len((await house.ask("large")).body) > 3000
+        assert house.pages.at_once(Page("small")) is not None
+        assert house.pages.at_once(Page("large")) is None
+        assert len((await house.ask("large")).body) > 3000
+        assert len(upstream.asked) == 2
+
+    scenario(tmp_path, run)

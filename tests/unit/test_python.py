@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from waypost.artifacts.kind import HostPolicy
-from waypost.artifacts.python import PythonFileRow, PythonFileSite, normalise
+from waypost.artifacts.python import PythonFileRow, PythonFileSite
+from waypost.artifacts.release import normalise
 from waypost.routing.request import Request
 
 SITE = PythonFileSite(

@@ -17,13 +17,14 @@ from waypost.artifacts.kind import HostPolicy
 from waypost.artifacts.pixel import PixelRow
 from waypost.artifacts.python import PythonFileRow
 from waypost.artifacts.registry import kinds
+from waypost.artifacts.simple import ProjectRow
 from waypost.artifacts.telemetry import InstallRow, TelemetryRow
 from waypost.artifacts.tree import TreeRow
-from waypost.routing.decision import Fact, Fetch, Redirect, Refuse, Reply
+from waypost.routing.decision import Fact, Fetch, Page, Redirect, Refuse, Reply
 from waypost.routing.request import Request
 
 HOST = "host.example"
-POLICY = HostPolicy(f"https://{HOST}")
+POLICY = HostPolicy(f"https://{HOST}", fallback="https://fallback.upstream.example/simple/")
 DIGEST = "sha256:" + "0" * 64
 
 # Rows of each kind, with every way to lead elsewhere. All lead to *.upstream.example or to the host itself.
@@ -46,6 +47,10 @@ ROWS = {
     "python-file": [
         PythonFileRow("skates", "skates-1.tar.gz", "1", "https://files.upstream.example/s.tar.gz", "skates")
     ],
+    "python": [
+        ProjectRow("skates", ("https://dl.upstream.example/simple/", "https://other.upstream.example/"), "skates"),
+        ProjectRow("list", ("http://dl.upstream.example/simple/",), "list", None, True),
+    ],
     "catch-all": [CatchAllRow("www.upstream.example:444", "skates")],
     "telemetry": [TelemetryRow("/t", "skates"), TelemetryRow("/t2", "skates", None, ["token"])],
     "pixel": [PixelRow()],
@@ -53,7 +58,7 @@ ROWS = {
 }
 AUTHORITIES = {
     HOST, "registry.upstream.example", "other.upstream.example", "dl.upstream.example", "dl.upstream.example:8443",
-    "files.upstream.example", "www.upstream.example:444",
+    "files.upstream.example", "www.upstream.example:444", "fallback.upstream.example",
 }  # fmt: skip
 ROWS |= {  # trees differ in what they read in a path alone
     kind.name: [kind.row("skates", ("https://dl.upstream.example/tree", "https://www.upstream.example:444"))]
@@ -130,12 +135,12 @@ def test_the_contract(name, request):
 
 
 def same(one, other):
-    """Equal, but for `then` of a Fetch, which is a function."""
-    if isinstance(one, Fetch):
-        return isinstance(other, Fetch) and all(
-            getattr(one, field) == getattr(other, field) for field in one.__struct_fields__ if field != "then"
-        )
-    return one == other
+    """Equal, but for what is a function: `then` of a Fetch, and `choose` of a Page."""
+    if isinstance(one, tuple) and type(one) is type(other):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Fetch | Page) and type(one) is type(other):
+        return all(same(getattr(one, field), getattr(other, field)) for field in one.__struct_fields__)
+    return one == other or (callable(one) and callable(other))
 
 
 def check_url(url):
@@ -175,5 +180,5 @@ def test_tags_are_different():
 def test_the_order_of_kinds():
     """docs/request-handling.md tells it."""
     assert [kind.name for kind in kinds() if not kind.root] == [
-        "install", "pixel", "container", "file", "file-regex", "python-file", "telemetry", "catch-all",
+        "install", "pixel", "container", "file", "file-regex", "python", "python-file", "telemetry", "catch-all",
     ]  # fmt: skip

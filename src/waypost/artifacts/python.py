@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
@@ -12,6 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 from msgspec import Struct
 
 from waypost.artifacts.kind import HostPolicy, Kind
+from waypost.artifacts.release import normalise
 from waypost.routing.condition import unless_known
 from waypost.routing.decision import Decision, Fact, Redirect, Refuse, Reply
 from waypost.routing.request import Request
@@ -29,11 +29,6 @@ class PythonFileRow(Struct, frozen=True, array_like=True, tag="python-file"):
     hash: str | None = None
     gpg_sig: bool | None = None
     requires_python: str | None = None
-
-
-def normalise(name: str) -> str:
-    """PEP 503: runs of "-", "_" and "." are one "-", and case does not matter."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _anchor(row: PythonFileRow) -> str:

@@ -4,6 +4,8 @@
 2. An older one is confirmed: its upstream is asked whether it has changed (RFC 9110 section 13.1).
 3. Who asks the same at the same time waits for the one answer.
 4. While no upstream answers, the page is given out as it last was, and says so. At once if all are known to be down.
+5. What a page does not have (`Page.choose` refuses with 404) may be in a newer one that another worker, or another
+   machine, has given out: it is looked for on the disk, and then upstream, if nobody has done so within some seconds.
 
 What `then` makes of an upstream's answer is kept, not what the upstream sent: making it may cost more than fetching.
 An index may be given out in several forms, and may say where files are: `Page.choose` makes that of what is kept.
@@ -35,8 +37,11 @@ _UNCHANGED = Reply(304)
 MOST_FORMS = 10_000
 FORM_BYTES = 32 * 1024 * 1024
 
+# For so long a page that lacks something is believed all the same, whatever clients ask for.
+LACKS_SECONDS = 2.0
+
 # What an index may turn out to be for one who asks: itself, where a file of it is, or that it has none such.
-Chosen: TypeAlias = Redirect | Reply | Refuse
+Chosen: TypeAlias = Redirect | Reply | Refuse | Fetch
 
 
 class Pages:
@@ -65,44 +70,54 @@ class Pages:
         self.hits = 0
         self.stale = 0
 
-    def at_once(self, page: Page) -> Chosen | None:
+    def at_once(self, page: Page) -> Redirect | Reply | Refuse | None:
         """The answer, if it is in memory, needs nobody's confirmation and is quickly made."""
         kept = self._store.held(page.asked)
-        if kept is None or not self._is_fresh(page, kept):
+        if kept is None or not self._is_fresh(page.seconds, kept):
             return None
         made = self._made(page, kept)
-        if made is None and len(kept.body) >= MUCH_BYTES:
+        if made is None and len(kept.body) >= MUCH_BYTES and not page.quick:
+            return None
+        chosen = made or self._remember(page, kept, self._make(page, kept))
+        if isinstance(chosen, Fetch) or _lacks(chosen):
             return None
         self.hits += 1
-        return _told(page, made or self._remember(page, kept, self._make(page, kept)), self._age(kept), HIT)
+        return self._told(page, chosen, kept, HIT) if isinstance(chosen, Reply) else chosen
 
     async def carry_out(self, fetch: Fetch, page: Page) -> tuple[Final, Response | bytes]:
         """As gateway.fetch.carry_out: never raises UpstreamError."""
+        chosen = await self._answer(fetch, page)
+        if isinstance(chosen, Fetch):
+            return await ask_in_order(chosen, self._upstreams, self._health)
+        return chosen, b""
+
+    async def _answer(self, fetch: Fetch, page: Page) -> Chosen:
         kept = await asyncio.get_running_loop().run_in_executor(self._disk, self._store.page, page.asked)
-        if kept is not None and self._is_fresh(page, kept):
-            self.hits += 1
-            return await self._given(page, kept, HIT), b""
+        # What others learned while this one looked at the disk.
+        held = self._store.held(page.asked)
+        if held is not None and (kept is None or held.at > kept.at):
+            kept = held
+        if kept is not None and self._is_fresh(page.seconds, kept):
+            chosen = await self._given(page, kept, HIT)
+            if not _lacks(chosen) or self._is_fresh(LACKS_SECONDS, kept):
+                self.hits += 1
+                return chosen
         task = self._asking.get(page.asked)
         if task is None:
-            # What others learned while this one looked at the disk.
-            held = self._store.held(page.asked)
-            if held is not None and self._is_fresh(page, held):
-                self.hits += 1
-                return await self._given(page, held, HIT), b""
             task = self._asking[page.asked] = asyncio.create_task(self._ask(fetch, page, kept))
             task.add_done_callback(lambda _: self._asking.pop(page.asked))
         # A client that goes away does not end it for the others.
         learned = await asyncio.shield(task)
-        return (learned if isinstance(learned, Refuse) else await self._given(page, *learned)), b""
+        return learned if isinstance(learned, Refuse) else await self._given(page, *learned)
 
     def forget(self) -> None:
         """The configuration changed: answers are made anew of what is kept."""
         self._forms.clear()
         self._form_bytes = 0
 
-    def _is_fresh(self, page: Page, kept: KeptPage) -> bool:
+    def _is_fresh(self, seconds: float, kept: KeptPage) -> bool:
         # A clock that was set back makes an age negative: then it says nothing.
-        return 0 <= self._clock() - kept.at < page.seconds
+        return 0 <= self._clock() - kept.at < seconds
 
     async def _ask(self, fetch: Fetch, page: Page, kept: KeptPage | None) -> Refuse | tuple[KeptPage, str]:
         """What there is to give out now, and what Cache-Status says of it ("": it is new)."""
@@ -124,7 +139,7 @@ class Pages:
             fresh = KeptPage(
                 asked=page.asked,
                 headers=final.headers,
-                digest=digest_of(final.body),
+                digest=await self._digest(final.body),
                 at=self._clock(),
                 source=source,
                 etag=head.header("etag"),
@@ -142,6 +157,11 @@ class Pages:
         assert isinstance(final, Refuse), final
         return final
 
+    async def _digest(self, body: bytes) -> str:
+        if len(body) < MUCH_BYTES:
+            return digest_of(body)
+        return await asyncio.get_running_loop().run_in_executor(self._disk, digest_of, body)
+
     def _old(self, kept: KeptPage) -> tuple[KeptPage, str]:
         self.hits += 1
         self.stale += 1
@@ -155,10 +175,15 @@ class Pages:
         if made is None and len(kept.body) >= MUCH_BYTES:
             chosen = await asyncio.get_running_loop().run_in_executor(None, self._make, page, kept)
             made = self._remember(page, kept, chosen)
-        return _told(page, made or self._remember(page, kept, self._make(page, kept)), self._age(kept), status)
+        chosen = made or self._remember(page, kept, self._make(page, kept))
+        return self._told(page, chosen, kept, status) if isinstance(chosen, Reply) else chosen
 
-    def _age(self, kept: KeptPage) -> int:
-        return max(0, int(self._clock() - kept.at))
+    def _told(self, page: Page, reply: Reply, kept: KeptPage, status: str) -> Reply:
+        """With what became of it here (RFC 9111 section 5.1, RFC 9211), and the facts to record."""
+        headers = reply.headers
+        if status:
+            headers += (("Age", str(max(0, int(self._clock() - kept.at)))), ("Cache-Status", status))
+        return Reply(reply.status, headers, reply.body, page.facts)
 
     def _made(self, page: Page, kept: KeptPage) -> Chosen | None:
         """What was made of it before."""
@@ -195,14 +220,8 @@ class Pages:
         return chosen
 
 
-def _told(page: Page, chosen: Chosen, age: int, status: str) -> Chosen:
-    """With what became of it here (RFC 9111 section 5.1, RFC 9211), and the facts to record."""
-    if not isinstance(chosen, Reply):
-        return chosen
-    headers = chosen.headers
-    if status:
-        headers += (("Age", str(age)), ("Cache-Status", status))
-    return Reply(chosen.status, headers, chosen.body, page.facts)
+def _lacks(chosen: Chosen) -> bool:
+    return isinstance(chosen, Refuse) and chosen.status == 404
 
 
 def _watched(fetch: Fetch, kept: KeptPage | None, heard: list[tuple[str, UpstreamHead]]) -> Fetch:

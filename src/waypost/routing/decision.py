@@ -98,16 +98,19 @@ class Page(Struct, frozen=True):
     seconds  for which it is believed without asking again
     failure  the status if no upstream can be asked and nothing is kept; 0: as for every Fetch
     choose   pure: what is kept → the answer, where that is one of several forms of it, or says where one of its files
-             is. None: what is kept is the answer.
+             is; a Fetch for a file that passes through us. A refusal with 404 says that a newer index may have it.
+             None: what is kept is the answer.
     form     what `choose` depends on besides; what it made is remembered under this name. "": it is made each time.
+    quick    `choose` takes no time worth speaking of, however large the index is
     """
 
     asked: str
     facts: tuple[Fact, ...] = ()
     seconds: float = 60.0
     failure: int = 0
-    choose: Callable[[Reply], Redirect | Reply | Refuse] | None = None
+    choose: Callable[[Reply], Redirect | Reply | Refuse | Fetch] | None = None
     form: str = ""
+    quick: bool = False
 
 
 class Fetch(Struct, frozen=True, kw_only=True):

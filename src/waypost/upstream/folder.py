@@ -39,15 +39,15 @@ class Folder:
             self.failures += 1
             return None
 
-    def write(self, name: str, kind: str, data: bytes) -> bool:
-        """False if the disk refused."""
+    def write(self, name: str, kind: str, *pieces: bytes) -> bool:
+        """One after another. False if the disk refused."""
         path = self._path(name, kind)
         temporary = ""
         try:
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=path.parent)
             with open(descriptor, "wb") as file:
-                file.write(data)
+                file.writelines(pieces)
             os.replace(temporary, path)
         except OSError:
             self.failures += 1

@@ -76,11 +76,14 @@ class PageStore:
         """False if the disk refused; memory has it then."""
         self._hold(page)
         head = msgspec.json.encode(msgspec.structs.replace(page, body=b""))
-        return self._folder.write(name_of(page.asked), "page", head + b"\n" + page.body)
+        return self._folder.write(name_of(page.asked), "page", head + b"\n", page.body)
 
     def _hold(self, page: KeptPage) -> None:
         before = self._pages.pop(page.asked, None)
-        self._bytes += len(page.body) - (len(before.body) if before is not None else 0)
+        self._bytes -= len(before.body) if before is not None else 0
+        if len(page.body) > self._memory_bytes:  # the others would have to go, and it would not fit even then
+            return
+        self._bytes += len(page.body)
         self._pages[page.asked] = page
         while self._bytes > self._memory_bytes and self._pages:
             _, gone = self._pages.popitem(last=False)
