@@ -87,7 +87,9 @@ def test_urls_become_routes_with_their_version_in_them(url, name, path, to):
     ("pasted", "says"),
     [
         ("", "neither an image name"),
-        ("pip install skates", "`pip` is not supported yet"),
+        ("npm install skates", "`npm` is not supported yet"),
+        ("pip list", "`pip` is not supported yet"),
+        ("pip install skates boots", "name of one project"),
         ("docker run x", "neither an image name"),
         ("docker pull a b", "names 2 images"),
         ("docker pull 'x", "quotation mark"),
@@ -106,6 +108,28 @@ def test_urls_become_routes_with_their_version_in_them(url, name, path, to):
 def test_what_cannot_be_added_says_why(pasted, says):
     with pytest.raises(AddError, match=says):
         read_pasted(pasted, "d.example")
+
+
+@pytest.mark.parametrize(
+    ("pasted", "name", "upstream"),
+    [
+        ("pip install skates --index-url https://pypi.example/simple", "skates", "https://pypi.example/simple/"),
+        ("python3 -m pip install 'My.Skates[fast]>=1' -i https://x.example/", "My.Skates", "https://x.example/"),
+        ("uv pip install skates", "skates", "https://pypi.org/simple/"),
+    ],
+)
+def test_python_projects(pasted, name, upstream):
+    entry = read_pasted(pasted, "d.example")
+    assert entry.keys == {"type": "python", "name": name, "domain": "d.example", "upstream": upstream}
+    assert entry.use == f"pip install {name} --index-url {{base}}/simple/"
+    assert "fallback" in entry.note
+
+
+def test_a_python_project_is_tried_where_pip_asks_without_tls(tmp_path):
+    path = tmp_path / "waypost.toml"
+    added = add(path, "pip install skates", None, 8080)
+    assert added.base_url == "http://localhost:8080"
+    assert tomllib.loads(path.read_text())["package"][0]["type"] == "python"
 
 
 def test_what_was_there_stays_to_the_byte(tmp_path):

@@ -28,7 +28,7 @@ from waypost.routing.manifest import TYPES
 from waypost.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def section(page, title):
@@ -155,7 +155,7 @@ def test_the_limits():
 # How the page calls the kinds of the registry.
 WORDS = {
     "install": "install reports", "pixel": "pixels", "container": "images", "file": "file templates", "file-regex": "regular expressions",
-    "python-file": "Python files", "telemetry": "telemetry", "catch-all": "catch-all",
+    "python": "Python projects", "python-file": "Python files", "telemetry": "telemetry", "catch-all": "catch-all",
 }  # fmt: skip
 
 

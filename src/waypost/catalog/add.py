@@ -14,11 +14,13 @@ from msgspec import Struct
 
 from waypost.artifacts.reference import ImageNameError, as_written
 from waypost.artifacts.registries import shown_at
+from waypost.artifacts.requirement import PUBLIC, RequirementError, is_command, parse_command
 from waypost.catalog.candidate import put
 from waypost.settings import HOST
 
 VERSION = re.compile(r"(?<![0-9A-Za-z.])v?(\d+(?:\.\d+)+(?:[-+](?:rc|alpha|beta|pre)[0-9.]*)?)(?![0-9A-Za-z]|\.\d)")
 DEFAULT_BASE = "localhost"
+_TAKES = "`waypost add` takes a `docker pull` or `pip install` line, an image name or a URL"
 
 
 class AddError(Exception):
@@ -74,10 +76,10 @@ def read_pasted(text: str, domain: str | None) -> Entry:
         if len(urls) != 1:
             raise AddError(f"found {len(urls)} URLs in {text!r}; expected one: each is a package or a route of its own")
         return _file(urls[0], domain)
+    if is_command(text):
+        return _python(text, domain)
     if command in ("pip", "uv", "poetry", "npm", "yarn", "pnpm", "helm", "cargo", "gem", "go", "brew", "apt", "git"):
-        raise AddError(
-            f"`{command}` is not supported yet; `waypost add` takes a `docker pull` line, an image name or a URL"
-        )
+        raise AddError(f"`{command}` is not supported yet; {_TAKES}")
     return _container(text, domain)
 
 
@@ -85,7 +87,9 @@ def _container(text: str, domain: str | None) -> Entry:
     try:
         upstream, name = as_written(text)
     except ImageNameError as error:
-        raise AddError(f"{error} `waypost add` takes a `docker pull` line, an image name or a URL.") from None
+        raise AddError(
+            f"{error} `waypost add` takes a `docker pull` or `pip install` line, an image name or a URL."
+        ) from None
     keys = {"type": "container", "name": name, "domain": domain, "upstream": upstream}
     command = "podman" if text.startswith("podman") else "docker"
     tag = None if "@" in text else re.search(r":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$", text)
@@ -113,6 +117,16 @@ def _file(url: str, domain: str | None) -> Entry:
     name = _file_name(path) or parts.hostname
     keys = {"type": "file", "name": name, "domain": domain, "routes": routes}
     return Entry(name, _given(keys), domain, f"curl -LO {{base}}{parts.path or '/'}", note)
+
+
+def _python(text: str, domain: str | None) -> Entry:
+    try:
+        project, upstream = parse_command(text)
+    except RequirementError as error:
+        raise AddError(str(error)) from None
+    keys = {"type": "python", "name": project, "domain": domain, "upstream": upstream}
+    note = f'what {project} needs comes from the `fallback` of its [[domain]], such as "{PUBLIC}"'
+    return Entry(project, _given(keys), domain, f"pip install {project} --index-url {{base}}/simple/", note)
 
 
 def _file_name(path: str) -> str:
@@ -166,9 +180,10 @@ def new_text(domain: str | None) -> str:
 def default_domain(entry: Entry) -> str:
     """Where an entry goes on a machine where somebody tries us.
 
-    Images at `localhost` itself: container clients do not look up names below it, and ask it without TLS.
+    Images and Python projects at `localhost` itself: container clients do not look up names below it, and it is the
+    one name that they and pip ask without TLS.
     """
-    return DEFAULT_BASE if entry.keys["type"] == "container" else f"get.{DEFAULT_BASE}"
+    return DEFAULT_BASE if entry.keys["type"] in ("container", "python") else f"get.{DEFAULT_BASE}"
 
 
 def _is_for_trying(text: str) -> bool:
