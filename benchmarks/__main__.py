@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TypeAlias
 
-from benchmarks import collector, freshness, kept, load, match, redirect, reload, stages, stream
+from benchmarks import collector, freshness, index, kept, load, match, redirect, reload, stages, stream
 from benchmarks.measure import Figure, machine, table
 
 Benchmark: TypeAlias = Callable[[bool], list[Figure]]
@@ -15,6 +15,7 @@ Benchmark: TypeAlias = Callable[[bool], list[Figure]]
 BENCHMARKS: dict[str, Benchmark] = {
     "redirect": redirect.run,
     "kept": kept.run,
+    "index": index.run,
     "stages": stages.run,
     "stream": stream.run,
     "match": match.run,

@@ -1,9 +1,9 @@
 """The simple repository API: a project's page as upstreams write it, and as we give it out. Pure.
 
 Read are HTML (PEP 503, with the attributes of PEP 592, 629, 658, 708, 714 and 792) and JSON (PEP 691, with what
-PEP 700, 708, 714, 740 and 792 added). Both become the same three things: the page in JSON, the page in HTML, each with
-links to us, and a list of where the files really are. They are kept together (`Listing`), so that every link which we
-have given out can be followed.
+PEP 700, 708, 714, 740 and 792 added). Both become the same two things: the page in JSON, with links to us, and a list
+of where the files really are. They are kept together (`Listing`), so that every link which we have given out can be
+followed. HTML is made of the JSON when somebody asks for it.
 
 Pages may hold 100,000 files. Each is read, written and forgotten, so that memory is bounded by what comes in and goes
 out, and no call into C takes long: other requests are answered meanwhile.
@@ -47,29 +47,29 @@ class Place(NamedTuple):
         return f"{path}{suffix}{mark}{query}"
 
 
-_INDEX = 20  # digits of each length at the end of a kept listing
+_DIGITS = 20  # of the length of the JSON, at the end of a kept listing
 _BATCH = 1000
 
 
 class Listing:
-    """A page as it is kept: JSON, HTML, files, one after another, and how long the first two are."""
+    """A page as it is kept: JSON, files, one after another, and how long the first is."""
 
-    __slots__ = ("_kept", "_middle", "_start")
+    __slots__ = ("_kept", "_start")
 
     def __init__(self, kept: bytes) -> None:
         self._kept = kept
-        self._start = int(kept[-2 * _INDEX : -_INDEX])
-        self._middle = self._start + int(kept[-_INDEX:])
+        self._start = int(kept[-_DIGITS:])
 
     def page(self, media_type: str) -> bytes:
-        return self._kept[: self._start] if media_type == JSON else self._kept[self._start : self._middle]
+        page = self._kept[: self._start]
+        return page if media_type == JSON else _html(page)
 
     def place(self, file: str) -> Place | None:
         try:
             line = f"\n{file}\t".encode()
         except UnicodeEncodeError:  # half a character names no file
             return None
-        found = self._kept.find(line, self._middle)
+        found = self._kept.find(line, self._start)
         if found < 0 or "\t" in file or "\n" in file:
             return None
         start = found + len(line)
@@ -110,7 +110,6 @@ class _Kept:
         self._seen: set[str] = set()
         self._begins: dict[str, str] = {}
         self._json: list[bytes] = []
-        self._html: list[bytes] = []
         self._files: list[bytes] = []
         self.many = 0
 
@@ -126,7 +125,6 @@ class _Kept:
         self.many += 1
         link = self._links + (file if _PLAIN.fullmatch(file) else quote(file, safe=""))
         self._json.append(msgspec.json.encode({**entry, "url": link}))
-        self._html.append(_anchor(file, link, entry).encode())
         flags = ("m" if _metadata(entry) else "") + ("s" if entry.get("gpg-sig") is not False else "")
         self._files.append(f"{file}\t{url}\t{flags}".encode())
 
@@ -148,15 +146,12 @@ class _Kept:
 
     def whole(self, top: dict[str, Any], name: str) -> bytes:
         meta = {**top.pop("meta", {}), "api-version": top.pop("version")}
-        status = top.get("project-status")
-        head = msgspec.json.encode({"meta": meta, "name": name, **top})
+        head = msgspec.json.encode({"meta": meta, **top, "name": name})
         out = BytesIO()
         _write(out, head[:-1] + b',"files":[', self._json, b",", b"]}")
         start = out.tell()
-        _write(out, _html_head(name, meta, top, status).encode(), self._html, b"\n", b"\n</body></html>\n")
-        middle = out.tell()
         _write(out, b"\n", self._files, b"\n", b"\n")
-        out.write(f"{start:>{_INDEX}}{middle - start:>{_INDEX}}".encode())
+        out.write(f"{start:>{_DIGITS}}".encode())
         return out.getvalue()
 
 
@@ -181,8 +176,17 @@ _PLAIN = re.compile(r"[A-Za-z0-9._~/:-]*")
 # --- HTML
 
 
-def _anchor(file: str, link: str, entry: Mapping[str, Any]) -> str:
-    attributes = f' href="{link}{_fragment(entry.get("hashes"))}"'
+def _html(page: bytes) -> bytes:
+    """A page of ours in the other form."""
+    anchors: list[bytes] = []
+    top = _read_json(page.decode(), lambda entry: anchors.append(_anchor(entry).encode()))
+    out = BytesIO()
+    _write(out, _html_head(top).encode(), anchors, b"\n", b"\n</body></html>\n")
+    return out.getvalue()
+
+
+def _anchor(entry: Entry) -> str:
+    attributes = f' href="{entry["url"]}{_fragment(entry.get("hashes"))}"'
     if requires := entry.get("requires-python"):
         attributes += f' data-requires-python="{escape(str(requires))}"'
     if metadata := _metadata(entry):
@@ -195,7 +199,7 @@ def _anchor(file: str, link: str, entry: Mapping[str, Any]) -> str:
         attributes += f' data-yanked="{escape(yanked) if isinstance(yanked, str) else ""}"'
     if provenance := entry.get("provenance"):
         attributes += f' data-provenance="{escape(str(provenance))}"'
-    return f"<a{attributes}>{escape(file)}</a><br>"
+    return f"<a{attributes}>{escape(entry['filename'])}</a><br>"
 
 
 def _fragment(hashes: Any) -> str:
@@ -218,7 +222,8 @@ def _metadata(entry: Mapping[str, Any]) -> dict[str, str] | bool:
     return False
 
 
-def _html_head(name: str, meta: Mapping[str, Any], top: Mapping[str, Any], status: Any) -> str:
+def _html_head(top: Mapping[str, Any]) -> str:
+    meta, status = top["meta"], top.get("project-status")
     said = [("pypi:repository-version", meta["api-version"])]
     said += [("pypi:tracks", url) for url in meta.get("tracks", ())]
     said += [("pypi:alternate-locations", url) for url in top.get("alternate-locations", ())]
@@ -229,7 +234,7 @@ def _html_head(name: str, meta: Mapping[str, Any], top: Mapping[str, Any], statu
             if status.get(key)
         ]
     lines = "".join(f'<meta name="{key}" content="{escape(str(value))}">' for key, value in said)
-    title = f"Links for {escape(name)}"
+    title = f"Links for {escape(top['name'])}"
     return f"<!DOCTYPE html>\n<html><head>{lines}<title>{title}</title></head><body>\n<h1>{title}</h1>\n"
 
 
@@ -398,7 +403,7 @@ def _next(text: str, position: int, end: str) -> int:
 
 def _checked(top: dict[str, Any]) -> dict[str, Any]:
     meta = top.get("meta")
-    if not isinstance(meta, dict) or not isinstance(top.pop("name", None), str):
+    if not isinstance(meta, dict) or not isinstance(top.get("name"), str):
         raise Unreadable("JSON that is no project page: meta or name is missing")
     for key, where in (("tracks", meta), ("alternate-locations", top)):
         if not isinstance(where.get(key, []), list):

@@ -87,9 +87,7 @@ def _container(text: str, domain: str | None) -> Entry:
     try:
         upstream, name = as_written(text)
     except ImageNameError as error:
-        raise AddError(
-            f"{error} `waypost add` takes a `docker pull` or `pip install` line, an image name or a URL."
-        ) from None
+        raise AddError(f"{error} {_TAKES}.") from None
     keys = {"type": "container", "name": name, "domain": domain, "upstream": upstream}
     command = "podman" if text.startswith("podman") else "docker"
     tag = None if "@" in text else re.search(r":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$", text)

@@ -12,6 +12,10 @@ from msgspec import Struct
 
 from waypost.routing.decision import Headers
 
+# A body beyond this is not copied as a whole for each who asks for it.
+_MUCH = 1024 * 1024
+_PIECE = 128 * 1024
+
 
 class Answer(Struct, frozen=True):
     """An answer before it is framed.
@@ -26,6 +30,18 @@ class Answer(Struct, frozen=True):
     status: int
     headers: Headers = ()
     body: bytes | AsyncIterator[bytes] = b""
+
+
+def whole_answer(status: int, headers: Headers, body: bytes, is_head: bool) -> Answer:
+    """An answer whose body is at hand. Much of it is sent in pieces: all who get it share it, however slow they are."""
+    if len(body) <= _MUCH or is_head:
+        return Answer(status, headers, body)
+    return Answer(status, (*headers, ("Content-Length", str(len(body)))), _pieces(body))
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
 
 
 class UnsafeAnswerError(ValueError):

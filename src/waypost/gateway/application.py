@@ -9,7 +9,7 @@ import msgspec
 from waypost.artifacts.snapshot import Policy
 from waypost.events.spool import Spool
 from waypost.gateway.address import TrustedProxies
-from waypost.gateway.answer import Answer, announced, refusal
+from waypost.gateway.answer import Answer, announced, refusal, whole_answer
 from waypost.gateway.choice import ask_in_order, choose
 from waypost.gateway.fetch import log_in
 from waypost.gateway.manifests import Manifests
@@ -94,7 +94,7 @@ class Gateway:
         if decision.facts and decision.status < 400:
             size = None if request.method == "HEAD" else len(decision.body)
             self._recorder.record(request, decision.facts, decision.status, peer, size)
-        return Answer(decision.status, decision.headers, decision.body)
+        return whole_answer(decision.status, decision.headers, decision.body, request.method == "HEAD")
 
     def _at_once(self, fetch: Fetch) -> Redirect | Reply | Refuse | None:
         keep = fetch.keep

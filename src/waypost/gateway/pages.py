@@ -92,6 +92,12 @@ class Pages:
         return chosen, b""
 
     async def _answer(self, fetch: Fetch, page: Page) -> Chosen:
+        held = self._store.held(page.asked)
+        if held is not None and self._is_fresh(page.seconds, held):
+            chosen = await self._given(page, held, HIT)
+            if not _lacks(chosen):
+                self.hits += 1
+                return chosen
         kept = await asyncio.get_running_loop().run_in_executor(self._disk, self._store.page, page.asked)
         # What others learned while this one looked at the disk.
         held = self._store.held(page.asked)

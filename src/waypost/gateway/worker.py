@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import ssl
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -78,6 +79,8 @@ def run(number: int, workers: int, listening: Listening, data: DataDirectory, ta
 async def _serve(number: int, workers: int, listening: Listening, data: DataDirectory, tally: Tally) -> None:
     # Requests leave few cycles behind, and looking for them after every 700 objects costs some percent.
     gc.set_threshold(50_000, 20, 50)
+    # While a thread reads a large index, each request would wait five milliseconds for its turn, and more than once.
+    sys.setswitchinterval(0.001)
     keep_freed()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

@@ -39,6 +39,17 @@ class Folder:
             self.failures += 1
             return None
 
+    def read_line(self, name: str, kind: str) -> tuple[bytes, bytes] | None:
+        """The first line, and what follows it: nothing is copied, however much that is."""
+        try:
+            with open(self._path(name, kind), "rb", buffering=4096) as file:
+                return file.readline(), file.read()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            self.failures += 1
+            return None
+
     def write(self, name: str, kind: str, *pieces: bytes) -> bool:
         """One after another. False if the disk refused."""
         path = self._path(name, kind)

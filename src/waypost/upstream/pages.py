@@ -59,10 +59,10 @@ class PageStore:
     def page(self, asked: str) -> KeptPage | None:
         """The page from the disk, checked; the one in memory if that is newer; None if neither is there."""
         held = self._pages.get(asked)
-        data = self._folder.read(name_of(asked), "page")
-        if data is None:
+        read = self._folder.read_line(name_of(asked), "page")
+        if read is None:
             return held
-        head, _, body = data.partition(b"\n")
+        head, body = read
         kept = decoded(head, KeptPage)
         if kept is None or kept.asked != asked or not digest_matches(kept.digest, body):
             return held
