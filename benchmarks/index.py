@@ -217,7 +217,8 @@ def _peak(pid: int) -> int:
 
 
 def _said(waits: list[float]) -> str:
-    return f"{median(waits):.1f} ms, {quantiles(waits, n=100)[98]:.1f} ms, {max(waits):.1f} ms of {len(waits):,}"
+    most = quantiles(waits, n=100, method="inclusive")[98]
+    return f"{median(waits):.1f} ms, {most:.1f} ms, {max(waits):.1f} ms of {len(waits):,}"
 
 
 def _drained(server: WaypostServer) -> None:

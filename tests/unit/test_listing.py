@@ -8,6 +8,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pip._internal.index.collector import IndexContent, parse_links
 
 from waypost.artifacts.listing import HTML, JSON, TEXT, Listing, Place, Unreadable, kept_of
 
@@ -82,6 +83,20 @@ def test_what_we_wrote_reads_the_same():
     for form in (JSON, HTML):
         again = taken(first.page(form), form, LINKS)
         assert again.page(HTML).split(b"</head>")[1] == first.page(HTML).split(b"</head>")[1]
+
+
+def test_pip_reads_both_forms_alike():
+    """By its own reader: clients that the tests run ask for JSON."""
+    listing = taken(PAGE)
+    json_links, html_links = (
+        list(parse_links(IndexContent(listing.page(form), form, "utf-8", LINKS, False))) for form in (JSON, HTML)
+    )
+    assert len(json_links) == len(html_links) == 2
+    for one, other in zip(json_links, html_links, strict=True):
+        for field in ("filename", "url_without_fragment", "requires_python", "yanked_reason", "metadata_file_data"):
+            assert getattr(one, field) == getattr(other, field), field
+    assert html_links[0].hash == "cd"
+    assert html_links[0].metadata_link().url == f"{LINKS}{WHEEL}.metadata"
 
 
 def test_where_files_are():

@@ -62,6 +62,10 @@ def test_a_good_file_has_its_values_and_the_defaults(tmp_path):
         ('base_domain = "a.example"\n[server]\ntrusted_proxies = ["10.0.0.0/8", "x"]', ["waypost.toml:3: server.trusted_proxies[1]: found 'x'; expected a network"]),
         ('base_domain = "a.example"\n[[upstream]]\nhost = "Ghcr.io"', ["waypost.toml:3: upstream[0].host: found 'Ghcr.io'; expected a host name"]),
         ('base_domain = "a.example"\n[[domain]]\nhost = "d.example"\nbase_url = "d.example"', ["waypost.toml:4: domain[0].base_url: found 'd.example'; expected http(s)://HOST"]),
+        *(
+            (f'base_domain = "a.example"\n[[domain]]\nhost = "d.example"\nfallback = "{url}"', [f"waypost.toml:4: domain[0].fallback: found '{url}'; expected a URL with a slash"])
+            for url in ("https://x.example", "x.example/", "https://x.example/{y}/", "https://me:pw@x.example/", "https://x.example/?y/", "https://x.example:99999/", "https://x.example/é/")
+        ),
         ("base_domain = ", ["waypost.toml:1: not TOML: invalid value"]),
     ],
 )  # fmt: skip

@@ -301,5 +301,5 @@ def test_explanations():
     assert f"from {ONE}, and while that is down {TWO}" in lines("/simple/My_Skates/")
     assert "no fallback" in lines("/simple/other/")
     assert "the fallback has it" in lines("/simple/other/", FALLBACK)
-    assert "lists the 2" in lines("/simple/")
+    assert "of 2 projects" in lines("/simple/")
     assert site().explain(Request("GET", "x", "/other")) == []

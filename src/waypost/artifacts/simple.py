@@ -26,7 +26,7 @@ from waypost.artifacts.requirement import (
     parse_command,
     parse_index,
 )
-from waypost.artifacts.target import fetch_file, followed
+from waypost.artifacts.target import FORWARDED, fetch_file, followed
 from waypost.routing.accept import preferred
 from waypost.routing.condition import unless_known
 from waypost.routing.decision import Decision, Fact, Fetch, Final, Headers, Page, Redirect, Refuse, Reply, UpstreamHead
@@ -57,10 +57,6 @@ _INSECURE = Refuse(502, "UNSAFE_TARGET", "This is on plain http, and https never
 _NO_FILE = Refuse(404, "NOT_FOUND", "The index upstream does not list this file.")
 _GONE = Refuse(404, "NOT_FOUND", "The index upstream does not have this project.")
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
-# RFC 9110 sections 13.1 and 14.2: what of the client's request shapes how a file passes through.
-_FORWARDED = frozenset(
-    ("accept", "range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range")
-)
 
 
 class ProjectRow(Struct, frozen=True, array_like=True, tag="python"):
@@ -140,7 +136,7 @@ class ProjectSite:
                 return _NO_FILE
             facts = (_download(row, file, url),) if counts and request.method == "GET" else ()
             if row.proxy:
-                headers = tuple((name, value) for name, value in request.headers if name in _FORWARDED)
+                headers = tuple((name, value) for name, value in request.headers if name in FORWARDED)
                 return fetch_file(url, request.method, headers, facts)
             return _INSECURE if self._is_downgrade(url, request) else Redirect(url, facts)
 
@@ -165,7 +161,7 @@ class ProjectSite:
             return []
         name = normalise(unquote(request.path[len("/simple/") :].partition("/")[0]))
         if not name:
-            return [f"Python index: it lists the {len(self._rows)} that are declared here."]
+            return [f"Python index of {len(self._rows)} project{'s' * (len(self._rows) != 1)} declared here."]
         row = self._rows.get(name)
         if row is not None:
             first, *others = row.indexes

@@ -36,7 +36,7 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _TEXT: Headers = (("content-type", "text/plain; charset=utf-8"),)
 
 # RFC 9110 sections 12.5.1, 13.1 and 14.2: what of the client's request shapes the answer.
-_FORWARDED = frozenset(
+FORWARDED = frozenset(
     ("accept", "range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range")
 )
 _RELAYED = frozenset(
@@ -119,7 +119,7 @@ class Target:
     def _fetch(self, location: str, request: Request, values: dict[str, str]) -> Fetch:
         # Bodies of proxied requests are not event data: nothing is posted here.
         facts = () if request.method == "HEAD" else self._facts(request, values)
-        headers = tuple((name, value) for name, value in request.headers if name in _FORWARDED)
+        headers = tuple((name, value) for name, value in request.headers if name in FORWARDED)
         return fetch_file(location, request.method, headers, facts)
 
 
