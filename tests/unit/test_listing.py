@@ -1,4 +1,4 @@
-"""artifacts/listing.py: pages as upstreams write them, and as we give them out."""
+"""artifacts/project_page.py and listing.py: pages as upstreams write them, and as we give them out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pip._internal.index.collector import IndexContent, parse_links
 
-from waypost.artifacts.listing import HTML, JSON, TEXT, Listing, Place, Unreadable, kept_of
+from waypost.artifacts.listing import Listing, Place, kept_of
+from waypost.artifacts.project_page import HTML, JSON, TEXT, Unreadable
 
 LINKS = "https://gw.example/simple/skates/"
 URL = "https://pypi.example/simple/skates/"
@@ -171,6 +172,14 @@ def test_html_as_servers_write_it():
 def test_links_that_nobody_follows_are_left_out(url):
     page = {**PAGE, "files": [{"filename": "x.whl", "url": url}, {"filename": "y.whl", "url": "y.whl"}]}
     assert [file["filename"] for file in json.loads(taken(page).page(JSON))["files"]] == ["y.whl"]
+
+
+def test_a_link_that_nobody_follows_opens_no_way_for_others():
+    for bad in ("https://me@evil.example/", "https:///", "javascript:/", "http://plain.example/"):
+        files = [{"filename": f"{end}.whl", "url": f"{bad}{end}"} for end in ("", "x", "y/z")]
+        listing = taken({**PAGE, "files": files})
+        for file in json.loads(listing.page(JSON))["files"]:
+            assert listing.place(file["filename"]).url.startswith("https://pypi.example/")
 
 
 def test_what_one_link_may_says_nothing_of_another():

@@ -10,7 +10,7 @@ import pytest
 
 from waypost.artifacts import simple
 from waypost.artifacts.kind import DeclarationError, HostPolicy, Package
-from waypost.artifacts.listing import HTML, JSON, TEXT
+from waypost.artifacts.project_page import HTML, JSON, TEXT
 from waypost.artifacts.simple import MOST_BYTES, ProjectRow, ProjectSite, clashes, declare
 from waypost.routing.decision import Fetch, Redirect, Refuse, Reply, UpstreamHead
 from waypost.routing.request import Request

@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package
-from waypost.artifacts.listing import HTML, JSON, TEXT, Listing, Unreadable, kept_of
+from waypost.artifacts.listing import Listing, kept_of
 from waypost.artifacts.oci import digest_of
+from waypost.artifacts.project_page import HTML, JSON, TEXT, Unreadable
 from waypost.artifacts.release import normalise, release_of
 from waypost.artifacts.requirement import (
     PUBLIC,
