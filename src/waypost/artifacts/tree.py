@@ -117,7 +117,7 @@ class TreeSite:
                 version=file.version,
                 platform=file.platform,
                 artifact=file.name,
-                upstream=urlsplit(location).netloc,
+                upstream=location.split("/", 3)[2],
             ),
         )
 
