@@ -25,6 +25,7 @@ from waypost.gateway.http1 import Server
 from waypost.gateway.limits import Limits
 from waypost.gateway.manifests import Manifests
 from waypost.gateway.pages import Pages
+from waypost.gateway.pins import Pins
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts
 from waypost.routing.request import Request
@@ -79,7 +80,9 @@ class Stages:
         health, disk = Health(monotonic), ThreadPoolExecutor(1)
         manifests = Manifests(ManifestStore(kept), upstreams, health, disk, snapshot.policy.tag_ttl)
         pages = Pages(PageStore(kept), upstreams, health, disk)
-        self.gateway = Gateway(hosts, snapshot.policy, self.recorder, self.spool, upstreams, manifests, pages)
+        self.gateway = Gateway(
+            hosts, snapshot.policy, self.recorder, self.spool, upstreams, manifests, pages, Pins(monotonic)
+        )
         self.upstreams = upstreams
         self.server = Server(self.gateway, Limits(), loop)
         self.heads = HeadReader(Limits())

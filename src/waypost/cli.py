@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from waypost.catalog.compile import Compiled
-    from waypost.routing.decision import Fact
+    from waypost.routing.decision import Fact, Fetch, Redirect
     from waypost.routing.request import Request
 
 app = typer.Typer(
@@ -264,7 +264,9 @@ def explain(
     from waypost.catalog.explain import explain_request
 
     try:
-        lines = explain_request(_compile(config).snapshot, method, url, header or [], _left_out, _health(data))
+        lines = explain_request(
+            _compile(config).snapshot, method, url, header or [], _left_out, _health(data), _steer(data)
+        )
     except ValueError as error:
         fail(error)
     for line in lines:
@@ -352,11 +354,41 @@ def _health(data: Path) -> Callable[[str], str] | None:
     from waypost.data import DataDirectory
     from waypost.events.standings import said, told
 
+    from waypost.upstream.outage import read
     directory = DataDirectory(data)
     if directory.running() is None:
         return None
     standings = told(directory.health)
-    return lambda host: said(host, standings, time.time())
+    left = {outage.host for outage in read(directory.outages) or [] if outage.left}
+
+    def health(host: str) -> str:
+        now = said(host, standings, time.time())
+        return f"{now}; it was down for long, and what is pinned comes from it last" if host in left else now
+
+    return health
+
+
+def _steer(data: Path) -> Callable[[Redirect | Fetch], Redirect | Fetch] | None:
+    """Where a running server sends clients now; None if none runs."""
+    from waypost.data import DataDirectory
+    from waypost.gateway.choice import choose, pinned
+    from waypost.gateway.pins import Pins
+    from waypost.routing.decision import Redirect
+    from waypost.upstream.health import Health
+    from waypost.upstream.outage import read
+
+    directory = DataDirectory(data)
+    if directory.running() is None:
+        return None
+    pins = Pins(time.monotonic)
+    pins.take(read(directory.outages) or [])
+
+    def steer(decision: Redirect | Fetch) -> Redirect | Fetch:
+        if isinstance(decision, Redirect):
+            return choose(decision, Health(time.monotonic), pins)
+        return decision if decision.pin is None else pinned(decision, pins)
+
+    return steer
 
 
 def _port() -> int:

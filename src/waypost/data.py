@@ -37,6 +37,8 @@ class DataDirectory:
         self.temporary = root / "tmp"
         self.manifests = root / "manifests"
         self.health = root / "health"
+        self.asked = root / "asked"
+        self.outages = root / "outages.json"
         self.snapshot = root / "snapshot"
         self.moves = root / "moves"
         self.store = root / "events.duckdb"

@@ -100,6 +100,14 @@ class Tls(Struct, forbid_unknown_fields=True):
     certificates: list[CertificateFiles] = []
 
 
+class Mirrors(Struct, forbid_unknown_fields=True):
+    """[mirrors]"""
+
+    probe_seconds: Positive = 20
+    hold_seconds: NotNegative = 30
+    return_seconds: NotNegative = 600
+
+
 class Domain(Struct, forbid_unknown_fields=True):
     """[[domain]]: only where a domain differs from the defaults."""
 
@@ -134,6 +142,7 @@ class Settings(Struct, forbid_unknown_fields=True, kw_only=True):
     count: Count = msgspec.field(default_factory=Count)
     containers: Containers = msgspec.field(default_factory=Containers)
     tls: Tls = msgspec.field(default_factory=Tls)
+    mirrors: Mirrors = msgspec.field(default_factory=Mirrors)
     domain: list[Domain] = []
     package: list[Package] = []
     collection: list[Collection] = []

@@ -14,7 +14,6 @@ from waypost.artifacts.maven import KIND, MavenRow, read
 from waypost.artifacts.tree import TreeSite
 from waypost.routing.decision import Fetch, Redirect, Refuse, UpstreamHead
 from waypost.routing.request import Request
-from waypost.upstream.health import Health
 
 ROOTS = ("https://one.example/maven", "https://two.example")
 JAR = "/com/acme/skates/1.2/skates-1.2.jar"
@@ -99,23 +98,6 @@ def test_explain_says_what_a_path_is() -> None:
     (line,) = site.explain(Request("GET", "m.example", JAR))
     assert "a file (com.acme:skates, 1.2)" in line
     assert "https://one.example/maven, and while that is down https://two.example" in line
-
-
-# Choice
-
-
-def test_a_redirect_leads_to_the_first_that_is_up() -> None:
-    from waypost.gateway.choice import choose
-
-    now = 100.0
-    health = Health(lambda: now, lambda: 0.0)
-    assert choose(ask(JAR), health).location.startswith(ROOTS[0])
-    for _ in range(2):
-        health.failed("one.example", "gone")
-    assert choose(ask(JAR), health).location.startswith(ROOTS[1])
-    for _ in range(2):
-        health.failed("two.example", "gone")
-    assert choose(ask(JAR), health).location.startswith(ROOTS[0])
 
 
 # Declarations

@@ -74,6 +74,9 @@ class Policy(Struct, frozen=True, kw_only=True):
     merge_seconds: int = 10
     tag_ttl: int = 60
     cache_bytes: int = 1_073_741_824
+    probe_seconds: int = 20
+    hold_seconds: int = 30
+    return_seconds: int = 600
     upstreams: tuple[UpstreamRow, ...] = ()
     certificates: tuple[CertificateRow, ...] = ()
     hsts: frozenset[str] = frozenset()

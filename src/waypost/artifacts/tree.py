@@ -96,15 +96,21 @@ class TreeSite:
                 fetch_file(location, request.method, headers, self._facts(location, file, request))
                 for location in locations
             )
-            return msgspec.structs.replace(fetch, others=tuple(others), alike=file.same)
+            return msgspec.structs.replace(fetch, others=tuple(others), alike=file.same, pin=self._pin(file))
         secure = self._secure or request.scheme == "https"
         if secure and any(location.startswith("http:") for location in locations):
             return _INSECURE
-        redirects = [Redirect(location, self._facts(location, file, request)) for location in locations]
+        redirects = [
+            Redirect(location, self._facts(location, file, request), root=f"{root}/")
+            for location, root in zip(locations, self._row.upstreams, strict=True)
+        ]
         first, *rest = redirects
         if not rest:
             return first
-        return msgspec.structs.replace(first, others=tuple(rest), pin=None if file.same else self._row.package)
+        return msgspec.structs.replace(first, others=tuple(rest), pin=self._pin(file))
+
+    def _pin(self, file: File) -> str | None:
+        return None if file.same or len(self._roots) == 1 else self._row.package
 
     def _facts(self, location: str, file: File, request: Request) -> tuple[Fact, ...]:
         if not file.kind or request.method == "HEAD":

@@ -249,3 +249,6 @@ def _policy(settings: Settings, folder: Path, certificates: Certificates) -> Pol
         certificates=tuple(certificates.rows),
         hsts=frozenset(domain.host for domain in settings.domain if domain.hsts),
     )
+        probe_seconds=settings.mirrors.probe_seconds,
+        hold_seconds=settings.mirrors.hold_seconds,
+        return_seconds=settings.mirrors.return_seconds,

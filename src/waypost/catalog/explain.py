@@ -16,6 +16,8 @@ from waypost.routing.table import Table
 LeftOut: TypeAlias = Callable[[Request, Fact, int], str | None]
 # A host → how it stands, in words.
 Health: TypeAlias = Callable[[str], str]
+# Of a decision with several upstreams, the one that is to answer now.
+Steer: TypeAlias = Callable[[Redirect | Fetch], Redirect | Fetch]
 
 
 def explain_request(
@@ -25,8 +27,9 @@ def explain_request(
     headers: Iterable[str],
     left_out: LeftOut,
     health: Health | None = None,
+    steer: Steer | None = None,
 ) -> list[str]:
-    """Lines to print; without `health` none says how upstreams stand.
+    """Lines to print; without `health` none says how upstreams stand, and without `steer` all are taken to be up.
 
     Raises ValueError with a sentence for a URL or header that is none.
     """
@@ -38,11 +41,13 @@ def explain_request(
         return None if blob is None else sites_of(decode_host(blob))
 
     table = Table(sites)
-    decision = table.decide(request)
+    decided = decision = table.decide(request)
+    if steer is not None and isinstance(decision, Redirect | Fetch):
+        decision = steer(decision)
     lines = [f"{request.method} {request.scheme}://{request.host}{request.target}", *_answer(decision)]
     lines += [f"  why: {line}" for line in table.explain(request)]
-    if health is not None and isinstance(decision, Fetch):
-        lines += [f"  health: {health(urlsplit(one.url).netloc)}" for one in (decision, *decision.others)]
+    if isinstance(decided, Redirect | Fetch):
+        lines += [f"  {line}" for line in _upstreams(decided, health)]
     lines += [f"  {line}" for line in _counted(request, decision, left_out)]
     return lines
 
@@ -82,6 +87,17 @@ def _answer(decision: Decision) -> list[str]:
     if isinstance(decision, Login):
         return [f"  the login is checked at {decision.registry}, and a token of its own handed on"]
     return [f"  {decision.status} {decision.code}: {decision.message}"]
+
+
+def _upstreams(decision: Redirect | Fetch, health: Health | None) -> list[str]:
+    """What there is to choose from. Of a single place that we lead to, nobody asks how it stands."""
+    urls = [one.location if isinstance(one, Redirect) else one.url for one in (decision, *decision.others)]
+    if len(urls) == 1 and isinstance(decision, Redirect):
+        return []
+    lines = [] if health is None else [f"health: {health(urlsplit(url).netloc)}" for url in urls]
+    if decision.pin is not None:
+        lines.insert(0, "pin: upstreams may differ in this, so all clients are sent to the same one")
+    return lines
 
 
 def _counted(request: Request, decision: Decision, left_out: LeftOut) -> list[str]:

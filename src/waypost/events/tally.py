@@ -25,7 +25,7 @@ COUNTERS = {
     "manifest_stale": "Those of them that no upstream could confirm.",
     "page_hits": "Indexes answered from what was kept.",
     "page_stale": "Those of them that no upstream could confirm.",
-    "probes": "Questions to registries that were down, whether they are back.",
+    "probes": "Questions to upstreams, whether they are up.",
     "reloads": "Snapshots taken into use.",
 }
 _STATE = ("at_ms", "connections", "hosts", "upstreams_down")

@@ -10,10 +10,11 @@ from waypost.artifacts.snapshot import Policy
 from waypost.events.spool import Spool
 from waypost.gateway.address import TrustedProxies
 from waypost.gateway.answer import Answer, announced, refusal, whole_answer
-from waypost.gateway.choice import ask_in_order, choose
+from waypost.gateway.choice import ask_in_order, choose, pinned, roots
 from waypost.gateway.fetch import log_in
 from waypost.gateway.manifests import Manifests
 from waypost.gateway.pages import Pages
+from waypost.gateway.pins import Pins
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts
 from waypost.routing.condition import unless_known
@@ -38,6 +39,7 @@ class Gateway:
         upstreams: Upstreams,
         manifests: Manifests,
         pages: Pages,
+        pins: Pins,
     ) -> None:
         self._table = Table(hosts)
         self._recorder = recorder
@@ -45,6 +47,7 @@ class Gateway:
         self.upstreams = upstreams
         self.manifests = manifests
         self.pages = pages
+        self.pins = pins
         self.policy = policy
         self.contexts: Contexts | None = None  # where https is spoken
         self.redirects = 0
@@ -80,7 +83,8 @@ class Gateway:
     def _redirect(self, request: Request, decision: Redirect, peer: str) -> Answer:
         self.redirects += 1
         if decision.others:
-            decision = choose(decision, self.manifests.health)
+            self.pins.note(roots(decision))
+            decision = choose(decision, self.manifests.health, self.pins)
         if decision.facts:
             self._recorder.record(request, decision.facts, decision.status, peer)
         location = decision.location
@@ -104,6 +108,9 @@ class Gateway:
 
     async def _carry_out(self, fetch: Fetch) -> tuple[Final, Response | bytes]:
         keep = fetch.keep
+        if fetch.pin is not None:
+            self.pins.note(roots(fetch))
+            fetch = pinned(fetch, self.pins)
         if keep is None:
             return await ask_in_order(fetch, self.upstreams, self.manifests.health)
         return await (self.pages if isinstance(keep, Page) else self.manifests).carry_out(fetch, keep)  # type: ignore[arg-type]

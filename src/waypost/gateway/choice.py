@@ -1,4 +1,4 @@
-"""Carries out a Fetch that several upstreams may answer: the first healthy one, then the others."""
+"""Which of several upstreams answers: the first healthy one, then the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import logging
 from typing import TypeGuard
 from urllib.parse import urlsplit
 
+import msgspec
+
 from waypost.gateway.fetch import carry_out
+from waypost.gateway.pins import Pins
 from waypost.routing.decision import Fetch, Final, Redirect, Refuse
 from waypost.upstream.client import Response
 from waypost.upstream.health import Health, retry_after
@@ -39,9 +42,34 @@ async def ask_in_order(fetch: Fetch, upstreams: Upstreams, health: Health) -> tu
     return next((refusal for refusal in refusals if is_failure(refusal)), refusals[0]), b""
 
 
-def choose(redirect: Redirect, health: Health) -> Redirect:
-    """The redirect to the first upstream that is up."""
-    return health.order((redirect, *redirect.others), lambda one: urlsplit(one.location).netloc)[0]
+def choose(redirect: Redirect, health: Health, pins: Pins) -> Redirect:
+    """The redirect to the upstream that clients are to go to now.
+
+    What is pinned comes from one upstream for all, whatever this worker has found. The rest comes from that one, too,
+    if it is up: a mirror that is behind the index may not have it yet.
+    """
+    candidates = (redirect, *redirect.others)
+    if redirect.pin is not None:
+        return min(candidates, key=lambda one: pins.rank(_host_of(one)))
+
+    def preference(one: Redirect) -> tuple[bool, float]:
+        host = _host_of(one)
+        return pins.is_down(host) or not health.is_up(host), pins.rank(host)
+
+    return min(candidates, key=preference)
+
+
+def pinned(fetch: Fetch, pins: Pins) -> Fetch:
+    """The question to the one upstream that all are sent to."""
+    first = min((fetch, *fetch.others), key=lambda one: pins.rank(_host(one)))
+    return msgspec.structs.replace(first, others=(), alike=fetch.alike)
+
+
+def roots(decision: Redirect | Fetch) -> list[str]:
+    """Of each upstream that may be chosen the URL that tells whether it is up."""
+    if isinstance(decision, Redirect):
+        return [one.root or _root(one.location) for one in (decision, *decision.others)]
+    return [_root(one.url) for one in (decision, *decision.others)]
 
 
 def all_down(fetch: Fetch, health: Health) -> bool:
@@ -64,6 +92,16 @@ def _note(health: Health, asked: Fetch, failure: Refuse | None) -> None:
 
 def _host(fetch: Fetch) -> str:
     return urlsplit(fetch.url).netloc
+
+
+def _host_of(redirect: Redirect) -> str:
+    # Roots are few, so that splitting one again is a look-up.
+    return urlsplit(redirect.root or redirect.location).netloc
+
+
+def _root(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/"
 
 
 def _probe(fetch: Fetch) -> str | None:

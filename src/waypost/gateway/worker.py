@@ -28,8 +28,10 @@ from waypost.gateway.http1 import Server
 from waypost.gateway.limits import Limits
 from waypost.gateway.manifests import Manifests
 from waypost.gateway.pages import Pages
+from waypost.gateway.pins import Pins
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts, SnapshotFile
+from waypost.gateway.steering import pace, resume, steer
 from waypost.tls.contexts import Contexts
 from waypost.upstream.client import Client
 from waypost.upstream.folder import Folder
@@ -38,6 +40,7 @@ from waypost.upstream.manifests import ManifestStore
 from waypost.upstream.pages import PageStore
 from waypost.upstream.probe import Prober
 from waypost.upstream.upstreams import Upstreams
+from waypost.upstream.watch import Watch, together
 
 if TYPE_CHECKING:
     from waypost.data import DataDirectory
@@ -100,10 +103,13 @@ async def _serve(number: int, workers: int, listening: Listening, data: DataDire
     disk = ThreadPoolExecutor(DISK_THREADS, "disk")
     kept = Folder(data.manifests, policy.cache_bytes)
     health = Health(time.monotonic)
-    prober = Prober(upstreams.client, health)
+    watch = Watch(time.monotonic, pace(policy)) if number == 0 else None  # one that decides is enough
+    pins = Pins(time.monotonic)
+    resume(pins, watch, data)
+    prober = Prober(upstreams.client, health, watch)
     manifests = Manifests(ManifestStore(kept), upstreams, health, disk, policy.tag_ttl)
     pages = Pages(PageStore(kept), upstreams, health, disk)
-    gateway = Gateway(hosts, policy, recorder, spool, upstreams, manifests, pages)
+    gateway = Gateway(hosts, policy, recorder, spool, upstreams, manifests, pages, pins)
     server = Server(gateway, Limits(), loop)
     server.is_proxy = lambda peer: recorder.trusted.trusts(peer)
     acceptors = [await loop.create_server(server.protocol_factory, sock=listening.http, backlog=BACKLOG)]
@@ -120,14 +126,15 @@ async def _serve(number: int, workers: int, listening: Listening, data: DataDire
                 ssl_shutdown_timeout=SHUTDOWN,
             )
         )
-    state = _State(tally, server, gateway, recorder, spool, hosts, prober)
+    state = _State(tally, server, gateway, recorder, spool, hosts, prober, watch)
 
     chores = [
-        asyncio.create_task(_follow_snapshot(file, gateway, hosts, state)),
+        asyncio.create_task(_follow_snapshot(file, gateway, hosts, state, watch)),
         asyncio.create_task(_sync(spool, gateway)),
         asyncio.create_task(_tell(state)),
         asyncio.create_task(prober.run()),
-        asyncio.create_task(_tell_standings(health, data, number, disk)),
+        asyncio.create_task(_tell_standings(health, watch, data, number, disk)),
+        asyncio.create_task(steer(pins, watch, data, number, workers, disk)),
         asyncio.create_task(_give_back(server)),
     ]
     if number == 0:  # one of all is enough
@@ -145,7 +152,9 @@ async def _serve(number: int, workers: int, listening: Listening, data: DataDire
     state.tell()
 
 
-async def _follow_snapshot(file: SnapshotFile, gateway: Gateway, hosts: CompiledHosts, state: _State) -> None:
+async def _follow_snapshot(
+    file: SnapshotFile, gateway: Gateway, hosts: CompiledHosts, state: _State, watch: Watch | None
+) -> None:
     complaint = ""
     while True:
         await asyncio.sleep(SNAPSHOT_POLL)
@@ -160,6 +169,8 @@ async def _follow_snapshot(file: SnapshotFile, gateway: Gateway, hosts: Compiled
         if snapshot is not None:
             hosts.swap(snapshot)
             gateway.take(snapshot.policy)
+            if watch is not None:
+                watch.pace = pace(snapshot.policy)
             state.reloads += 1
 
 
@@ -186,11 +197,13 @@ async def _tell(state: _State) -> None:
         await asyncio.sleep(TALLY_EVERY)
 
 
-async def _tell_standings(health: Health, data: DataDirectory, number: int, disk: ThreadPoolExecutor) -> None:
+async def _tell_standings(
+    health: Health, watch: Watch | None, data: DataDirectory, number: int, disk: ThreadPoolExecutor
+) -> None:
     loop = asyncio.get_running_loop()
     before = None
     while True:
-        found = health.standings()
+        found = together(health, watch)
         if found != before:
             # Monotonic moments mean nothing to other processes.
             offset = time.time() - time.monotonic()
@@ -224,6 +237,7 @@ class _State:
         spool: Spool,
         hosts: CompiledHosts,
         prober: Prober,
+        watch: Watch | None,
     ) -> None:
         self._tally = tally
         self._server = server
@@ -232,6 +246,7 @@ class _State:
         self._spool = spool
         self._hosts = hosts
         self._prober = prober
+        self._watch = watch
         self.reloads = 0
         self._before = tally.counters()
 
@@ -259,6 +274,8 @@ class _State:
                 "at_ms": time.time_ns() // 1_000_000,
                 "connections": len(self._server.connections),
                 "hosts": len(self._hosts),
-                "upstreams_down": len(self._gateway.manifests.health.down()),
+                "upstreams_down": sum(
+                    one.since is not None for one in together(self._gateway.manifests.health, self._watch)
+                ),
             }
         )

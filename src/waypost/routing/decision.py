@@ -45,6 +45,7 @@ class Redirect(Struct, frozen=True):
     others  the same, at other upstreams, in order, for when this one is down
     pin     where upstreams may differ for a while (indexes of mirrors): all that share a pin are sent to one of them,
             whoever asks. None: any that is up will do.
+    root    a URL of the same upstream, from configuration alone, that tells whether it is up; None: its host's root
     """
 
     location: str
@@ -53,6 +54,7 @@ class Redirect(Struct, frozen=True):
     headers: Headers = ()
     others: tuple[Redirect, ...] = ()
     pin: str | None = None
+    root: str | None = None
 
 
 class Reply(Struct, frozen=True):
@@ -131,6 +133,7 @@ class Fetch(Struct, frozen=True, kw_only=True):
              It is given only what arrived; the gateway turns failures to reach the upstream into 502/504.
     others   the same question to other upstreams, in order, for when this one is down
     alike    content-addressed: whoever has it has the same, so that one that lacks it is passed over, too
+    pin      as of a Redirect: the one that all are sent to is asked, and no other
     keep     whether and how the answer may be kept; None: never
     instead  what to decide if this cannot be had, for questions whose answer is welcome but not needed. They are
              given less time, too.
@@ -146,6 +149,7 @@ class Fetch(Struct, frozen=True, kw_only=True):
     buffer: int = 0
     others: tuple[Fetch, ...] = ()
     alike: bool = False
+    pin: str | None = None
     keep: Keep | Page | None = None
     instead: Reply | None = None
 
