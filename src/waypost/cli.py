@@ -353,8 +353,8 @@ def _health(data: Path) -> Callable[[str], str] | None:
     """What the workers of a running server say of an upstream; None if none runs."""
     from waypost.data import DataDirectory
     from waypost.events.standings import said, told
-
     from waypost.upstream.outage import read
+
     directory = DataDirectory(data)
     if directory.running() is None:
         return None

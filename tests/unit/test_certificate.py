@@ -98,6 +98,14 @@ def test_links_of_hosts_with_a_certificate_are_https(authority: Authority, tmp_p
     assert key.read_bytes() not in one.snapshot
 
 
+def test_a_host_with_a_certificate_leads_to_no_http(authority: Authority, tmp_path: Path) -> None:
+    declared = declare(*authority.issue("get.example"))
+    plain = declared.replace('{ path = "/x" }', '{ path = "/x", to = "http://t.example/x" }')
+    (problem,) = problems(tmp_path, plain)
+    assert "routes[0].to: found 'http://t.example/x'; expected https://…, since get.example is on https" in problem
+    compiled(tmp_path, '[[domain]]\nhost = "get.example"\nbase_url = "http://get.example"\n' + plain)
+
+
 def test_a_domain_may_keep_http(authority: Authority, tmp_path: Path) -> None:
     text = declare(*authority.issue("get.example")) + '[[domain]]\nhost = "get.example"\nhttp = "serve"\nhsts = true\n'
     compiled(tmp_path, text)

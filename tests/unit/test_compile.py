@@ -209,3 +209,37 @@ def test_a_domain_twice_in_one_package_is_refused(tmp_path):
     assert problems(tmp_path, package("x", 'domains = ["a.example", "a.example"]\nroutes = [{ path = "/x" }]')) == [
         "waypost.toml:5: package[0].domains[1]: found 'a.example'; expected each domain once"
     ]
+
+
+SECURE = '[[domain]]\nhost = "get.example"\nbase_url = "https://get.example"\n'
+
+
+def test_https_never_leads_to_http(tmp_path):
+    routes = (
+        'domain = "get.example"\nroutes = [\n{ path = "/a", to = "http://t.example/a" },\n{ path = "/b", to = "https://t.example/b" },\n'
+        '{ path = "/c", to = "http://t.example/c", proxy = true },\n{ path = "/d", to = "HTTP://t.example/d" },\n]'
+    )
+    advice = "expected https://…, since get.example is on https; or proxy = true, and what it has passes through us"
+    assert problems(tmp_path, SECURE + package("x", routes)) == [
+        f"waypost.toml:10: package[0].routes[0].to: found 'http://t.example/a'; {advice}",
+        f"waypost.toml:13: package[0].routes[3].to: found 'HTTP://t.example/d'; {advice}",
+    ]
+    compiled(tmp_path, package("x", routes))
+    compiled(tmp_path, SECURE + package("x", routes + "\nproxy = true"))
+
+    tree = 'domains = ["plain.example", "get.example"]\nupstream = ["https://one.example", "http://two.example"]'
+    assert problems(tmp_path, SECURE + package("x", tree, "deb")) == [
+        f"waypost.toml:9: package[0].upstream[1]: found 'http://two.example'; {advice}"
+    ]
+    compiled(tmp_path, SECURE + package("x", tree + "\nproxy = true", "deb"))
+
+
+def test_of_manifests_that_is_a_warning(tmp_path):
+    rules = [rule("/a", "http://t.example/a"), rule("/b", "https://t.example/b"), rule("/c", "http://t.example/c")]
+    rules += [{"type": "file-v2", "package-id": "id", "domain": "get.example", "incoming-path": "^/r", "outgoing-url": "http://t.example/r"}]  # fmt: skip
+    manifest = 'manifests = ["a.json"]\n'
+    proxied = 'domain = "get.example"\nroutes = [{ path = "/p", to = "http://t.example/p", proxy = true }]'
+    one = compiled(tmp_path, manifest + SECURE + package("x", proxied), a=rules)
+    assert one.warnings == ("get.example is on https, and never leads to http://t.example/a and 2 more",)
+    assert len(host(one, "get.example").rows) == 5
+    assert compiled(tmp_path, manifest, a=rules).warnings == ()

@@ -14,6 +14,7 @@ from waypost.artifacts.registry import kinds
 from waypost.artifacts.snapshot import Host, Policy, Snapshot, UpstreamRow, by_kind, decode_host, encode, encode_host
 from waypost.artifacts.telemetry import InstallRow
 from waypost.catalog.certificates import Certificates
+from waypost.catalog.downgrades import Secure, check_package, downgrades
 from waypost.catalog.imported import read_manifest
 from waypost.catalog.logins import Logins, account_warnings
 from waypost.routing.manifest import ManifestError
@@ -54,7 +55,9 @@ def compile_file(path: Path, port: int, tls_port: int | None = None) -> Compiled
     """
     file = load(path)
     settings = file.settings
-    declared = _Declared(file)
+    certificates = Certificates(file)
+    secure = Secure(settings, certificates)
+    declared = _Declared(file, secure)
     for index, package in enumerate(settings.package):
         declared.package(index, package)
     for index, collection in enumerate(settings.collection):
@@ -75,7 +78,7 @@ def compile_file(path: Path, port: int, tls_port: int | None = None) -> Compiled
             problems.append(file.problem(f"manifests[{index}]", found, f"a readable file ({error.strerror})"))
         except ExceptionGroup as group:
             problems.extend(_manifest_problem(manifest, error) for error in group.exceptions)
-    logins, certificates = Logins(file, hosts), Certificates(file)
+    logins = Logins(file, hosts)
     problems += [*logins.problems, *certificates.problems]
     if problems:
         raise SettingsError(problems)
@@ -83,6 +86,7 @@ def compile_file(path: Path, port: int, tls_port: int | None = None) -> Compiled
     warnings = [
         f"{host}: {clash.why}; the first one wins" for host in sorted(imported) for clash in _clashes(hosts[host])
     ]
+    warnings += downgrades(hosts, imported, secure)
     policy = _policy(settings, path.parent, certificates)
     if certificates.rows and tls_port is None:
         warnings.append("certificates are declared, but nothing listens for https: give --listen-tls HOST:PORT")
@@ -123,11 +127,12 @@ class _Declared:
     hosts     (type, name) of a package → its hosts
     """
 
-    def __init__(self, file: SettingsFile) -> None:
+    def __init__(self, file: SettingsFile, secure: Secure) -> None:
         self._file = file
         self._settings = file.settings
         self._origin: dict[int, str] = {}  # id of a row → the key of its declaration
         self._names: dict[tuple[str, str | None, str], str] = {}
+        self._secure = secure
         self.problems: list[Problem] = []
         self.hosts: dict[tuple[str, str], list[str]] = {}
         # Always there: pixels, and the reports of scarf-js.
@@ -145,6 +150,7 @@ class _Declared:
             return
         try:
             rows = _declare(package)
+            check_package(package, _domains(self._settings, package, package.type), self._secure)
             self.hosts[package.type, package.name] = self._place(key, package, package.type, rows)
         except* DeclarationError as group:
             self.problems.extend(self._file.declaration_problem(key, error) for error in _leaves(group))
@@ -245,10 +251,10 @@ def _policy(settings: Settings, folder: Path, certificates: Certificates) -> Pol
         merge_seconds=settings.count.merge_seconds,
         tag_ttl=settings.containers.tag_ttl,
         cache_bytes=settings.containers.cache_bytes,
+        probe_seconds=settings.mirrors.probe_seconds,
+        hold_seconds=settings.mirrors.hold_seconds,
+        return_seconds=settings.mirrors.return_seconds,
         upstreams=tuple(_upstream(upstream, folder) for upstream in settings.upstream),
         certificates=tuple(certificates.rows),
         hsts=frozenset(domain.host for domain in settings.domain if domain.hsts),
     )
-        probe_seconds=settings.mirrors.probe_seconds,
-        hold_seconds=settings.mirrors.hold_seconds,
-        return_seconds=settings.mirrors.return_seconds,

@@ -148,6 +148,15 @@ def _catch_all_v1(rule: CatchAllV1) -> Struct:
     return catch_all.CatchAllRow(rule.redirect_target_domain, _name(rule), rule.owner or None)
 
 
+def target_of(row: Struct) -> str | None:
+    """The URL, or template of one, that clients are sent to; None if they are sent nowhere, or to https alone."""
+    if isinstance(row, file.FileRoute):
+        return None if row.proxy else row.to
+    if isinstance(row, file_regex.FileRegexRow):
+        return row.to
+    return row.url if isinstance(row, PythonFileRow) else None
+
+
 _ROWS: dict[type[Rule], Callable[[Any], Struct]] = {
     DockerV1: _docker_v1,
     DockerV2: _docker_v2,
