@@ -149,7 +149,8 @@ def add(
     pasted: Annotated[
         str,
         typer.Argument(
-            help="What users type or open today: a `docker pull` line, an image name or a URL.", metavar="PASTED"
+            help="What users type or open today: a `docker pull` line, an image name, a `deb` line or a URL.",
+            metavar="PASTED",
         ),
     ],
     domain: Annotated[

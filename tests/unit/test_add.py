@@ -83,6 +83,23 @@ def test_urls_become_routes_with_their_version_in_them(url, name, path, to):
     assert bool(entry.note) == ("{version}" in path)
 
 
+def test_a_line_of_sources_list_becomes_its_repository(tmp_path):
+    line = "deb [arch=amd64 signed-by=/etc/apt/keyrings/acme.asc] https://deb.acme.example/debian/ stable main extra"
+    path = tmp_path / "waypost.toml"
+    added = add(path, line, "apt.acme.example", 8080)
+    (package,) = tomllib.loads(path.read_text())["package"]
+    assert package == {
+        "type": "deb",
+        "name": "deb.acme.example/debian",
+        "domain": "apt.acme.example",
+        "upstream": "https://deb.acme.example/debian",
+    }
+    assert added.entry.use == ("deb [arch=amd64 signed-by=/etc/apt/keyrings/acme.asc] {base}/ stable main extra")
+    # Whoever tries us gets a domain for it alone.
+    other = tmp_path / "other.toml"
+    assert add(other, "deb https://deb.acme.example ./", None, 8080).base_url == "http://deb.localhost:8080"
+
+
 @pytest.mark.parametrize(
     ("pasted", "says"),
     [
@@ -90,6 +107,10 @@ def test_urls_become_routes_with_their_version_in_them(url, name, path, to):
         ("npm install skates", "`npm` is not supported yet"),
         ("pip list", "`pip` is not supported yet"),
         ("pip install skates boots", "name of one project"),
+        ("deb cdrom:[Debian] bookworm main", "expected a line such as"),
+        ("deb https://deb.acme.example/debian", "expected a line such as"),
+        ("deb [x={a}] https://deb.acme.example/debian stable", "expected a line such as"),
+        ("deb https://u:p@deb.acme.example/debian stable main", "no password"),
         ("docker run x", "neither an image name"),
         ("docker pull a b", "names 2 images"),
         ("docker pull 'x", "quotation mark"),

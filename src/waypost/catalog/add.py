@@ -78,6 +78,8 @@ def read_pasted(text: str, domain: str | None) -> Entry:
         return _file(urls[0], domain)
     if is_command(text):
         return _python(text, domain)
+    if command == "deb":
+        return _deb(text, domain)
     if command in ("pip", "uv", "poetry", "npm", "yarn", "pnpm", "helm", "cargo", "gem", "go", "brew", "apt", "git"):
         raise AddError(f"`{command}` is not supported yet; {_TAKES}")
     return _container(text, domain)
@@ -125,6 +127,19 @@ def _python(text: str, domain: str | None) -> Entry:
     keys = {"type": "python", "name": project, "domain": domain, "upstream": upstream}
     note = f'what {project} needs comes from the `fallback` of its [[domain]], such as "{PUBLIC}"'
     return Entry(project, _given(keys), domain, f"pip install {project} --index-url {{base}}/simple/", note)
+
+
+def _deb(line: str, domain: str | None) -> Entry:
+    """A line of sources.list(5): `deb [options] URL SUITE COMPONENT…`."""
+    found = re.fullmatch(r"deb\s+(?:\[[^\]]*\]\s+)?(?P<url>https?://[^\s@]+?)/?\s+\S.*", line)
+    if found is None or "{" in line or "}" in line:
+        raise AddError(
+            f"found {line!r}; expected a line such as `deb https://deb.acme.example/debian stable main`, no password"
+        )
+    root = found["url"]
+    name = urlsplit(root).netloc + urlsplit(root).path
+    keys = {"type": "deb", "name": name, "domain": domain, "upstream": root}
+    return Entry(name, _given(keys), domain, line[: found.start("url")] + "{base}" + line[found.end("url") :])
 
 
 def _file_name(path: str) -> str:
@@ -181,7 +196,10 @@ def default_domain(entry: Entry) -> str:
     Images and Python projects at `localhost` itself: container clients do not look up names below it, and it is the
     one name that they and pip ask without TLS.
     """
-    return DEFAULT_BASE if entry.keys["type"] in ("container", "python") else f"get.{DEFAULT_BASE}"
+    kind = entry.keys["type"]
+    if kind in ("container", "python"):
+        return DEFAULT_BASE
+    return f"{'get' if kind == 'file' else kind}.{DEFAULT_BASE}"
 
 
 def _is_for_trying(text: str) -> bool:
