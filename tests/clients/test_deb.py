@@ -66,6 +66,17 @@ def publish(root: Path, signer: Signer, *packages: tuple[str, str, str, str], by
     return root
 
 
+def publish_flat(root: Path, signer: Signer, name: str, version: str, arch: str, file: str) -> Path:
+    """A signed repository without dists and pool, as many vendors have."""
+    root.mkdir()
+    build(root, name, version, arch, file)
+    for what, where in (("packages", "Packages"), ("release", "Release")):
+        made = subprocess.run(["apt-ftparchive", what, "."], cwd=root, check=True, capture_output=True)
+        (root / where).write_bytes(made.stdout)
+    signer.clearsign(root / "Release", root / "InRelease")
+    return root
+
+
 class Apt:
     """A machine's apt, in a folder of its own."""
 
@@ -76,7 +87,7 @@ class Apt:
             (folder / name).mkdir(parents=True)
         (folder / "var/lib/dpkg/status").touch()
         shutil.copy(signer.public, folder / "acme.asc")
-        (folder / "etc/apt/sources.list").write_text(f"deb [signed-by={folder}/acme.asc] {source} stable main\n")
+        (folder / "etc/apt/sources.list").write_text(f"deb [signed-by={folder}/acme.asc] {source}\n")
         (folder / "apt.conf").write_text(
             f'Dir "{folder}";\nDir::State::status "{folder}/var/lib/dpkg/status";\nAPT::Architecture "{ARCH}";\n'
             f'APT::Architectures "{ARCH}";\nAPT::Sandbox::User "";\nAcquire::Languages "none";\nAcquire::Retries "0";\n'
@@ -123,7 +134,7 @@ def waypost(tmp_path: Path, mirrors: tuple[Mirror, Mirror]) -> Iterator[Waypost]
 
 
 def machine(folder: Path, waypost: Waypost, signer: Signer) -> Apt:
-    return Apt(folder, f"http://{waypost.address}", signer)
+    return Apt(folder, f"http://{waypost.address} stable main", signer)
 
 
 def test_packages_are_installed_and_counted(
@@ -193,3 +204,20 @@ def test_while_the_first_is_down_all_comes_from_the_second(
     assert apt.has(first.folder / SKATES[3])
     _, *files = waypost.take(3)
     assert {one["upstream"] for one in counted(files)} == {first.authority}
+
+
+def test_flat_repositories(tmp_path: Path, signer: Signer) -> None:
+    # apt asks for /./InRelease and /./boots_7_all.deb then.
+    flat = Mirror(publish_flat(tmp_path / "flat", signer, "boots", "7", "all", "boots_7_all.deb"))
+    (tmp_path / "waypost").mkdir()
+    waypost = Waypost(tmp_path / "waypost", config("deb", [flat]))
+    try:
+        apt = Apt(tmp_path / "apt", f"http://{waypost.address} ./", signer)
+        apt.update()
+        apt.install("boots")
+        assert apt.has(flat.folder / "boots_7_all.deb")
+        _, file = waypost.take(2)
+        assert counted([file]) == [download("boots", "7", "apt", flat, "all")]
+    finally:
+        flat.close()
+        waypost.stop()

@@ -46,6 +46,13 @@ def test_files_are_the_same_everywhere_and_indexes_are_not() -> None:
     assert ask("/anything/else", roots=ROOTS[:1]).pin is None
 
 
+@pytest.mark.parametrize("path", [f"/.{JAR}", f"/./././.{JAR}", JAR.replace("/1.2/", "/./1.2/././")])
+def test_a_segment_that_stands_for_nothing_is_left_out(path: str) -> None:
+    redirect = ask(path, query="a=1")
+    assert redirect.location == f"https://one.example/maven{JAR}?a=1"
+    assert redirect.facts[0].version == "1.2"
+
+
 def test_heads_and_what_is_neither_leave_no_fact() -> None:
     assert ask(JAR, "HEAD").facts == ()
     assert ask(f"{JAR}.sha1").facts == ()

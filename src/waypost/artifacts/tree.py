@@ -77,6 +77,7 @@ class TreeSite:
             return None
         if request.method not in ("GET", "HEAD"):
             return _READ_ONLY
+        request = _plain(request)
         locations = [self._location(root, request) for root in self._roots]
         if None in locations:
             return _CLIMBS
@@ -129,12 +130,22 @@ class TreeSite:
 
     def explain(self, request: Request) -> list[str]:
         row = self._row
-        file = self._read(unquote(request.path[1:]))
+        file = self._read(unquote(_plain(request).path[1:]))
         named = ", ".join(filter(None, (file.name, file.version, file.platform)))
         what = {"binary-download": f"a file ({named})", "index-fetch": "an index"}.get(file.kind, "neither")
         first, *others = row.upstreams
         then = f", and while that is down {', then '.join(others)}" if others else ""
         return [f"{row.package}: {request.path} is {what}; at {first}{then}"]
+
+
+def _plain(request: Request) -> Request:
+    """Without segments that stand for nothing (RFC 3986 section 5.2.4): apt sends them for flat repositories."""
+    path = request.path
+    if "/./" not in path:
+        return request
+    while "/./" in path:
+        path = path.replace("/./", "/")
+    return Request(request.method, request.host, path, request.query, request.headers, request.body, request.scheme)
 
 
 def roots(package: Package, example: str) -> tuple[str, ...]:
