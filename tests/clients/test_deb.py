@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,8 +44,13 @@ def build(root: Path, name: str, version: str, arch: str, file: str) -> None:
         )
 
 
-def publish(root: Path, signer: Signer, *packages: tuple[str, str, str, str], by_hash: bool = False) -> Path:
-    """A signed repository with these packages, by apt-ftparchive. `by_hash`: indexes have their hash for a name, too."""
+def publish(
+    root: Path, signer: Signer, *packages: tuple[str, str, str, str], by_hash: bool = False, age: int = 0
+) -> Path:
+    """A signed repository with these packages, by apt-ftparchive, as it was `age` seconds ago.
+
+    by_hash  indexes have their hash for a name, and no other
+    """
     root.mkdir()
     for package in packages:
         build(root, *package)
@@ -52,7 +58,8 @@ def publish(root: Path, signer: Signer, *packages: tuple[str, str, str, str], by
     binary.mkdir(parents=True)
     listed = subprocess.run(["apt-ftparchive", "packages", "pool"], cwd=root, check=True, capture_output=True)
     (binary / "Packages").write_bytes(listed.stdout)
-    options = {"Suite": "stable", "Codename": "stable", "Components": "main", "Architectures": ARCH}
+    date = time.strftime("%a, %d %b %Y %H:%M:%S UTC", time.gmtime(time.time() - age))
+    options = {"Suite": "stable", "Codename": "stable", "Components": "main", "Architectures": ARCH, "Date": date}
     release = subprocess.run(
         ["apt-ftparchive", *(f"-oAPT::FTPArchive::Release::{key}={value}" for key, value in options.items()),
          "release", "dists/stable"],
@@ -115,10 +122,10 @@ class Apt:
 
 @pytest.fixture
 def mirrors(tmp_path: Path, signer: Signer) -> Iterator[tuple[Mirror, Mirror]]:
-    """The second one is an update behind, and of the older kind."""
+    """The second one is an update behind, and has no names by hash."""
     both = (
         Mirror(publish(tmp_path / "first", signer, SKATES, BOOTS, by_hash=True)),
-        Mirror(publish(tmp_path / "second", signer, OLD_SKATES, BOOTS)),
+        Mirror(publish(tmp_path / "second", signer, OLD_SKATES, BOOTS, age=3600)),
     )
     yield both
     for one in both:
