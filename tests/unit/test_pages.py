@@ -404,3 +404,39 @@ def test_a_page_beyond_all_memory_leaves_the_others_there(tmp_path):
         assert len(upstream.asked) == 2
 
     scenario(tmp_path, run)
+
+
+def test_that_there_is_none_is_believed_for_some_seconds(tmp_path):
+    async def run(house, upstream):
+        upstream.status = 404
+        assert (await house.ask()).status == 404
+        assert house.pages.at_once(Page("skates")).status == 404
+        assert house.pages.at_once(Page("another")) is None
+        upstream.status = None
+        house.now += 9
+        assert house.pages.at_once(Page("skates")).status == 404
+        house.now += 2
+        assert house.pages.at_once(Page("skates")) is None
+        assert (await house.ask()).status == 200
+        assert len(upstream.asked) == 2
+
+    scenario(tmp_path, run)
+
+
+def test_a_failure_is_not_believed(tmp_path):
+    async def run(house, upstream):
+        upstream.status = 500
+        assert (await house.ask()).status == 502
+        assert house.pages.at_once(Page("skates")) is None
+
+    scenario(tmp_path, run)
+
+
+def test_another_configuration_may_know_more(tmp_path):
+    async def run(house, upstream):
+        upstream.status = 404
+        await house.ask()
+        house.pages.forget()
+        assert house.pages.at_once(Page("skates")) is None
+
+    scenario(tmp_path, run)

@@ -85,10 +85,14 @@ class TreeSite:
         return self._lead([location for location in locations if location is not None], file, request)
 
     def _location(self, root: Outgoing, request: Request) -> str | None:
-        location = root.location({"path": request.path[1:]})
+        location = root.location({"path": self.upstream_path(request.path)})
         if location is None or request.query is None:
             return location
         return f"{location}?{keep_query(request.query)}"
+
+    def upstream_path(self, path: str) -> str:
+        """What a path of ours is called upstream, as it came and without leading slash."""
+        return path[1:]
 
     def _lead(self, locations: Sequence[str], file: File, request: Request) -> Decision:
         if self._row.proxy:

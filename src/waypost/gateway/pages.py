@@ -3,8 +3,9 @@
 1. A page that was fetched, or confirmed, within `Page.seconds` is given out as it is.
 2. An older one is confirmed: its upstream is asked whether it has changed (RFC 9110 section 13.1).
 3. Who asks the same at the same time waits for the one answer.
-4. While no upstream answers, the page is given out as it last was, and says so. At once if all are known to be down.
-5. What a page does not have (`Page.choose` refuses with 404) may be in a newer one that another worker, or another
+4. That there is no such page is believed for some seconds, too: clients ask every cache for everything.
+5. While no upstream answers, the page is given out as it last was, and says so. At once if all are known to be down.
+6. What a page does not have (`Page.choose` refuses with 404) may be in a newer one that another worker, or another
    machine, has given out: it is looked for on the disk, and then upstream, if nobody has done so within some seconds.
 
 What `then` makes of an upstream's answer is kept, not what the upstream sent: making it may cost more than fetching.
@@ -24,7 +25,7 @@ import msgspec
 from waypost.artifacts.oci import digest_of
 from waypost.gateway.choice import all_down, ask_in_order, is_failure
 from waypost.gateway.fetch import MUCH_BYTES, check_redirect, refusal
-from waypost.gateway.manifests import HIT, STALE
+from waypost.gateway.manifests import HIT, MOST_UNKNOWN, STALE, UNKNOWN_SECONDS
 from waypost.routing.decision import Fetch, Final, Page, Redirect, Refuse, Relay, Reply, UpstreamHead
 from waypost.upstream.client import Response
 from waypost.upstream.failure import UpstreamForbidden
@@ -67,11 +68,15 @@ class Pages:
         self._asking: dict[str, asyncio.Task[Refuse | tuple[KeptPage, str]]] = {}
         self._forms: dict[tuple[str, str], tuple[str, Chosen, int]] = {}
         self._form_bytes = 0
+        self._unknown: dict[str, tuple[Refuse, float]] = {}
         self.hits = 0
         self.stale = 0
 
     def at_once(self, page: Page) -> Redirect | Reply | Refuse | None:
         """The answer, if it is in memory, needs nobody's confirmation and is quickly made."""
+        unknown = self._unknown.get(page.asked)
+        if unknown is not None and unknown[1] > self._clock():
+            return unknown[0]
         kept = self._store.held(page.asked)
         if kept is None or not self._is_fresh(page.seconds, kept):
             return None
@@ -120,6 +125,7 @@ class Pages:
         """The configuration changed: answers are made anew of what is kept."""
         self._forms.clear()
         self._form_bytes = 0
+        self._unknown.clear()
 
     def _is_fresh(self, seconds: float, kept: KeptPage) -> bool:
         # A clock that was set back makes an age negative: then it says nothing.
@@ -161,6 +167,10 @@ class Pages:
                 return Refuse(page.failure, final.code, final.message, final.headers)
         # An index is neither streamed nor found elsewhere by the client.
         assert isinstance(final, Refuse), final
+        if final.status == 404:
+            if len(self._unknown) >= MOST_UNKNOWN:
+                self._unknown.clear()
+            self._unknown[page.asked] = (final, self._clock() + UNKNOWN_SECONDS)
         return final
 
     async def _digest(self, body: bytes) -> str:
