@@ -373,3 +373,31 @@ def test_a_catch_all_without_target() -> None:
 def test_a_catch_all_target_is_a_host(target: str) -> None:
     with pytest.raises(TemplateError):
         outgoing(target)
+
+
+# Homebrew
+
+
+BREW = (("user-agent", "Homebrew/4.2.17 (Macintosh; arm64 Mac OS X 14.4) curl/8.4.0"),)
+
+
+def test_homebrew_that_looks_is_told_by_us_and_comes_back() -> None:
+    target = "https://dl.example.net/skates-1-l.tar.gz"
+    fetch = ask(ROUTE, "/1/l/skates.tar.gz", method="HEAD", headers=BREW)
+    assert isinstance(fetch, Fetch)
+    assert (fetch.url, fetch.method, fetch.instead) == (target, "HEAD", Redirect(target))
+    relay = fetch.then(UpstreamHead(200, (("content-length", "3"),)))
+    named = ("content-disposition", 'attachment; filename="skates.tar.gz"')
+    assert relay == Relay(200, (("content-length", "3"), named))
+    assert fetch.then(UpstreamHead(403, ())) == Redirect(target)
+    got = ask(ROUTE, "/1/l/skates.tar.gz", headers=BREW)
+    assert isinstance(got, Redirect)
+    assert got.facts
+
+
+def test_a_name_that_could_be_misread_is_not_told() -> None:
+    route = FileRoute("/{+path}", "https://dl.example.net/{+path}", "skates")
+    for path in ("/a%22b", "/a%0d%0ab", "/", "/%c3%a9"):
+        fetch = ask(route, f"{path}", method="HEAD", headers=BREW)
+        if isinstance(fetch, Fetch):
+            assert fetch.then(UpstreamHead(200, ())) == Relay(200, ())

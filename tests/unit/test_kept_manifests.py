@@ -14,7 +14,7 @@ from aiohttp import web
 
 from waypost.gateway.choice import ask_in_order
 from waypost.gateway.manifests import UNKNOWN_SECONDS, Manifests, accepts
-from waypost.routing.decision import Fetch, Keep, Refuse, Reply, UpstreamHead
+from waypost.routing.decision import Fetch, Keep, Listed, Refuse, Reply, UpstreamHead
 from waypost.upstream import probe
 from waypost.upstream.client import Client, Timeouts
 from waypost.upstream.declared import Declared, by_host
@@ -513,3 +513,52 @@ def test_retry_after_is_honoured(tmp_path):
 )
 def test_accepts(accept, media_type, answer):
     assert accepts(accept, media_type) is answer
+
+
+def blob_labels(body):
+    return {digest(body): f"a blob of {len(body)} bytes"}
+
+
+def blob(reference, hosts):
+    """A blob whose answer is what its manifest said of it."""
+    fetch = question(reference, hosts=hosts, keep=False)
+    told = {"then": lambda head: Reply(200, (), repr(head.label).encode()) if head.status == 200 else then(head)}
+    others = tuple(msgspec.structs.replace(one, **told) for one in fetch.others)
+    return msgspec.structs.replace(fetch, **told, others=others)
+
+
+def test_what_a_manifest_says_of_a_blob_is_told_by_every_worker(tmp_path):
+    async def run(house):
+        first, second = house.registries
+        fetch = question(hosts=TWO)
+        listed = Listed("r0.example/x", digest(FIRST))
+        before, _ = await house.manifests.with_label(blob("1.0", TWO), listed)
+        assert before.body == b"None"
+        keep = msgspec.structs.replace(fetch.keep, labels=blob_labels)
+        await house.manifests.carry_out(msgspec.structs.replace(fetch, keep=keep), keep)
+        for manifests in (house.manifests, house.new_worker()):
+            after, _ = await manifests.with_label(blob("1.0", TWO), listed)
+            assert after.body == b"'a blob of %d bytes'" % len(FIRST)
+        # Whichever upstream has it.
+        first.status = 503
+        after, _ = await house.manifests.with_label(blob("1.0", TWO), listed)
+        assert b"a blob of" in after.body
+        assert "GET 1.0" in second.asked
+
+    scenario(tmp_path, run, registries=2)
+
+
+def test_labels_are_made_anew_of_a_kept_manifest(tmp_path):
+    async def run(house):
+        fetch = question()
+        keep = msgspec.structs.replace(fetch.keep, labels=blob_labels)
+        for file in [*tmp_path.rglob("*.label")]:
+            file.unlink()
+        await house.manifests.carry_out(fetch, fetch.keep)  # whoever asked first wanted none
+        assert not [*tmp_path.rglob("*.label")]
+        house.new_worker()
+        await house.manifests.carry_out(msgspec.structs.replace(fetch, keep=keep), keep)
+        assert len([*tmp_path.rglob("*.label")]) == 1
+        assert house.registries[0].asked == ["GET 1.0"]
+
+    scenario(tmp_path, run)

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from waypost.upstream.folder import Folder
-from waypost.upstream.manifests import Manifest, ManifestStore, Tag
+from waypost.upstream.manifests import MOST_LABELS, Label, Manifest, ManifestStore, Tag
 
 REPOSITORY = "ghcr.io/acme/skates"
 
@@ -105,3 +105,31 @@ def test_a_full_disk_costs_hits_and_nothing_else(tmp_path):
         assert whole == []  # nothing written by halves is left behind
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_label_is_found_by_another_worker_and_in_its_own_repository(tmp_path):
+    store, other = (ManifestStore(Folder(tmp_path, 10**6)) for _ in range(2))
+    assert store.label(REPOSITORY, "sha256:1") is None
+    store.stick([Label(REPOSITORY, "sha256:1", "skates"), Label(REPOSITORY, "sha256:2", "")])
+    for one in (store, other, other):
+        assert one.label(REPOSITORY, "sha256:1") == "skates"
+        assert one.label(REPOSITORY, "sha256:2") == ""
+        assert one.label("ghcr.io/acme/other", "sha256:1") is None
+
+
+def test_a_label_is_written_once(tmp_path):
+    store = ManifestStore(Folder(tmp_path, 10**6))
+    store.stick([Label(REPOSITORY, "sha256:1", "skates")])
+    (file,) = files(tmp_path)
+    file.write_bytes(b"torn")
+    store.stick([Label(REPOSITORY, "sha256:1", "skates")])
+    assert ManifestStore(Folder(tmp_path, 10**6)).label(REPOSITORY, "sha256:1") is None
+    store.stick([Label(REPOSITORY, "sha256:1", "boots")])
+    assert ManifestStore(Folder(tmp_path, 10**6)).label(REPOSITORY, "sha256:1") == "boots"
+
+
+def test_labels_in_memory_are_bounded(tmp_path):
+    store = ManifestStore(Folder(tmp_path / "missing" / "file", 10**6))
+    (tmp_path / "missing").write_text("no folder")
+    store.stick(Label(REPOSITORY, f"sha256:{number}", "x") for number in range(MOST_LABELS + 10))
+    assert len(store._labels) == MOST_LABELS

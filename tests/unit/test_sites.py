@@ -13,6 +13,7 @@ from waypost.artifacts.catch_all import CatchAllRow
 from waypost.artifacts.container import ContainerRow, PatternRow
 from waypost.artifacts.file import FileRoute
 from waypost.artifacts.file_regex import FileRegexRow
+from waypost.artifacts.homebrew import BottleImagesRow
 from waypost.artifacts.kind import HostPolicy
 from waypost.artifacts.pixel import PixelRow
 from waypost.artifacts.python import PythonFileRow
@@ -53,6 +54,7 @@ ROWS = {
     ],
     "catch-all": [CatchAllRow("www.upstream.example:444", "skates")],
     "telemetry": [TelemetryRow("/t", "skates"), TelemetryRow("/t2", "skates", None, ["token"])],
+    "homebrew": [BottleImagesRow("acme/tap", (("registry.upstream.example", "team/tap"),), "skates")],
     "pixel": [PixelRow()],
     "install": [InstallRow()],
 }
@@ -70,7 +72,7 @@ SITES = {kind.name: kind.site(ROWS[kind.name], POLICY) for kind in kinds()}
 # What sites look for, and what has led other software astray.
 WORDS = st.sampled_from(
     ["v2", "simple", "skates", "skates-1.tar.gz", "a.png", "package-event", "install", "t", "t2", "f", "p", "q", "r", "count",
-     "acme", "col", "manifests", "blobs", "tags", "list", "latest", DIGEST, "_catalog", "referrers", "uploads",
+     "acme", "tap", "col", "manifests", "blobs", "tags", "list", "latest", DIGEST, "_catalog", "referrers", "uploads",
      "..", ".", "", "%2e%2e", "%2f", "%", "%zz", "%00", "%0d%0a", "%ff", "\\", "@", "@evil.example", "evil.example", ":80", "?", "#",
      "https:", "{x}", "é", "\ud800", "\r\n", "\x00", " "]
 )  # fmt: skip
@@ -81,8 +83,8 @@ QUERIES = st.none() | st.text(max_size=12) | st.lists(
 ).map("&".join)  # fmt: skip
 HEADERS = st.lists(
     st.tuples(
-        st.sampled_from(["accept", "range", "if-none-match", "authorization", "content-type", "x"]),
-        st.sampled_from(["*", "Bearer token", "Bearer \xff", "bytes=0-", ""]) | st.text(max_size=6),
+        st.sampled_from(["accept", "range", "if-none-match", "authorization", "content-type", "user-agent", "x"]),
+        st.sampled_from(["Homebrew/4.2", "*", "Bearer token", "Bearer \xff", "bytes=0-", ""]) | st.text(max_size=6),
     ),
     max_size=3,
 )
@@ -110,6 +112,8 @@ def test_every_kind_is_tried():
 @given(request=REQUESTS)
 @example(request=Request("GET", HOST, "/v2/acme/skates/tags/list", "n=\ud800"))
 @example(request=Request("GET", HOST, f"/v2/col/x/blobs/{DIGEST}"))
+@example(request=Request("GET", HOST, f"/v2/acme/tap/x/blobs/{DIGEST}"))
+@example(request=Request("HEAD", HOST, "/f/x", None, [("user-agent", "Homebrew/4.2")]))
 @example(request=Request("GET", HOST, "//evil.example/@evil.example"))
 def test_the_contract(name, request):
     site = SITES[name]

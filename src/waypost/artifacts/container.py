@@ -95,7 +95,7 @@ class ContainerSite:
         }
         self._patterns = Patterns([row for row in rows if isinstance(row, PatternRow)])
         registry = policy.login_upstream if policy.login == "pass-through" else None
-        self._login = PassThrough(self._base, registry, self._find) if registry is not None else None
+        self._login = PassThrough(self._base, registry, self.find) if registry is not None else None
 
     def decide(self, request: Request) -> Decision | None:
         path = request.path
@@ -111,19 +111,19 @@ class ContainerSite:
         name, verb, reference = _split(rest)
         if verb not in _PASSED:
             return _NO_PATH
-        image = self._find(name)
+        image = self.find(name)
         token = self._login.admit(request, name, image) if self._login is not None and is_name(name) else None
         if isinstance(token, Refuse):
             return token
         if image is None:
             return _unknown_name(name)
-        return _check(verb, reference) or self._ask(image, verb, reference, request, token)
+        return _check(verb, reference) or self.ask(image, verb, reference, request, token)
 
     def explain(self, request: Request) -> list[str]:
         if not request.path.startswith("/v2/"):
             return ["Containers answer under /v2/ only."]
         name, _, _ = _split(unquote(request.path)[4:])
-        image = self._find(name)
+        image = self.find(name)
         if image is None:
             return [f"No image called {name!r} is declared on this host, and no pattern matches it."]
         how = "declared by name" if name in self._images else "matched by a pattern"
@@ -137,10 +137,10 @@ class ContainerSite:
             )
         return lines
 
-    def _find(self, name: str) -> Image | None:
+    def find(self, name: str) -> Image | None:
         return self._images.get(name) or self._patterns.find(name)
 
-    def _ask(self, image: Image, verb: str, reference: str, request: Request, token: Token | None) -> Fetch:
+    def ask(self, image: Image, verb: str, reference: str, request: Request, token: Token | None) -> Fetch:
         """The same question to the upstream, or to several of them. A login is good for one registry only."""
         passed = _PASSED[verb]
         headers = tuple((name.title(), value) for name, value in request.headers if name in passed)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote, urljoin, urlsplit
+
+import msgspec
 
 from waypost.artifacts.posted import encodable, flatten, objects
 from waypost.routing.decision import (
@@ -51,6 +54,8 @@ _RELAYED = frozenset(
         "content-disposition",
     )
 )
+# RFC 6266 appendix D: what a file name may hold without being read in several ways.
+_PLAIN_NAME = re.compile(r"[0-9A-Za-z@+._ ~-]{1,200}")
 _CONDITIONS = frozenset(("if-none-match", "if-modified-since"))
 _NOT_MODIFIED = frozenset(("etag", "last-modified", "cache-control", "expires"))
 
@@ -90,7 +95,12 @@ class Target:
         if self.proxy and location is not None:
             return _NOT_ALLOWED_PROXY if method == "POST" else self._fetch(location, request, values)
         facts = () if method == "HEAD" else self._facts(request, values)
-        return Reply(200, _TEXT, b"", facts) if location is None else Redirect(location, facts)
+        if location is None:
+            return Reply(200, _TEXT, b"", facts)
+        redirect = Redirect(location, facts)
+        if method == "HEAD" and goes_on_from_there(request):
+            return msgspec.structs.replace(look(location, request.path, redirect), instead=redirect)
+        return redirect
 
     def _facts(self, request: Request, values: dict[str, str]) -> tuple[Fact, ...]:
         kind = "telemetry" if request.method == "POST" else "binary-download"
@@ -135,6 +145,33 @@ def fetch_file(url: str, method: str, headers: Headers, facts: tuple[Fact, ...])
         return _relayed(head, {name for name, _ in headers}, facts)
 
     return Fetch(url=url, then=then, method=method, headers=headers)
+
+
+def goes_on_from_there(request: Request) -> bool:
+    """Whether a client asks by HEAD where a file is, and then fetches it there, past us: Homebrew does."""
+    return (request.header("user-agent") or "").startswith("Homebrew/")
+
+
+def look(url: str, path: str, otherwise: Redirect) -> Fetch:
+    """HEAD, answered by us, so that a client that goes on from where it was led comes back here for the file.
+
+    Homebrew looks for a Content-Disposition, and where there is none asks again, by GET, with an interest in nothing
+    else (Library/Homebrew/download_strategy.rb). If the file cannot be looked at, the client is sent there itself.
+    """
+    name = unquote(path.rpartition("/")[2])
+
+    def then(head: UpstreamHead) -> Final | Fetch:
+        if head.status in _REDIRECTS:
+            target = followed(url, head.header("location") or "")
+            return otherwise if target is None else look(target, path, otherwise)
+        if head.status != 200:
+            return otherwise
+        headers = _picked(head, _RELAYED)
+        if head.header("content-disposition") is None and _PLAIN_NAME.fullmatch(name):
+            headers += (("content-disposition", f'attachment; filename="{name}"'),)
+        return Relay(200, headers)
+
+    return Fetch(url=url, then=then, method="HEAD")
 
 
 def _relayed(head: UpstreamHead, asked: set[str], facts: tuple[Fact, ...]) -> Final:

@@ -18,7 +18,7 @@ from waypost.gateway.pins import Pins
 from waypost.gateway.record import Recorder
 from waypost.gateway.reload import CompiledHosts
 from waypost.routing.condition import unless_known
-from waypost.routing.decision import Fetch, Final, Login, Page, Redirect, Refuse, Relay, Reply
+from waypost.routing.decision import Fetch, Final, Listed, Login, Page, Redirect, Refuse, Relay, Reply
 from waypost.routing.request import Request
 from waypost.routing.table import Table
 from waypost.tls.contexts import Contexts
@@ -102,7 +102,7 @@ class Gateway:
 
     def _at_once(self, fetch: Fetch) -> Redirect | Reply | Refuse | None:
         keep = fetch.keep
-        if keep is None:
+        if keep is None or isinstance(keep, Listed):
             return None
         return self.pages.at_once(keep) if isinstance(keep, Page) else self.manifests.at_once(fetch, keep)
 
@@ -113,6 +113,8 @@ class Gateway:
             fetch = pinned(fetch, self.pins)
         if keep is None:
             return await ask_in_order(fetch, self.upstreams, self.manifests.health)
+        if isinstance(keep, Listed):
+            return await self.manifests.with_label(fetch, keep)
         return await (self.pages if isinstance(keep, Page) else self.manifests).carry_out(fetch, keep)  # type: ignore[arg-type]
 
     async def _fetch(self, request: Request, fetch: Fetch, peer: str) -> Answer:

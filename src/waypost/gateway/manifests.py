@@ -9,6 +9,9 @@ What a request for a manifest goes through, in order:
 5. If every upstream fails (down, 429, 5xx), what a tag meant last is served, and the answer says that it is old. At
    once if all are known to be down: no client waits to find out whether they are back.
 
+What manifests say of the blobs that they lead to (Keep.labels) is written down, and told when one of those is asked
+for (Listed), whichever worker saw the manifest.
+
 Private ones (Keep.private) go another way: their upstream is asked each time whether their asker may read them.
 
 Age and Cache-Status (RFC 9111, RFC 9211) say which it was.
@@ -26,10 +29,21 @@ import msgspec
 
 from waypost.artifacts.oci import INDEX_TYPES
 from waypost.gateway.choice import all_down, ask_in_order, is_failure
-from waypost.routing.decision import Fetch, Final, Headers, Keep, Refuse, Reply, UpstreamHead
+from waypost.routing.decision import (
+    Fetch,
+    Final,
+    Headers,
+    Keep,
+    Listed,
+    Redirect,
+    Refuse,
+    Relay,
+    Reply,
+    UpstreamHead,
+)
 from waypost.upstream.client import Response
 from waypost.upstream.health import Health
-from waypost.upstream.manifests import Manifest, ManifestStore, Tag
+from waypost.upstream.manifests import Label, Manifest, ManifestStore, Tag
 from waypost.upstream.upstreams import Upstreams
 
 # How long, in seconds, it is remembered that something does not exist: cosign asks for many such tags.
@@ -96,9 +110,18 @@ class Manifests:
         """As gateway.fetch.carry_out: never raises UpstreamError."""
         if keep.private:
             return await self._private(fetch, keep)
-        if ":" in keep.reference:
-            return await self._by_digest(fetch, keep), b""
-        return await self._by_tag(fetch, keep), b""
+        final = await (self._by_digest if ":" in keep.reference else self._by_tag)(fetch, keep)
+        if keep.labels is not None and isinstance(final, Reply) and final.body:
+            await self._on_disk(self._stick, keep.repository, keep.labels, final.body)
+        return final, b""
+
+    async def with_label(self, fetch: Fetch, listed: Listed) -> Outcome:
+        """A blob, whose `then` is told what a manifest said of it."""
+        label = await self._on_disk(self._store.label, listed.repository, listed.digest)
+        return await ask_in_order(_labelled(fetch, label), self._upstreams, self.health)
+
+    def _stick(self, repository: str, labels: Callable[[bytes], dict[str, str]], body: bytes) -> None:
+        self._store.stick(Label(repository, digest, label) for digest, label in labels(body).items())
 
     async def _private(self, fetch: Fetch, keep: Keep) -> Outcome:
         """A manifest that the upstream must let its asker read, now: by HEAD where its bytes are kept, which
@@ -284,6 +307,13 @@ _HEAD = {"method": "HEAD", "buffer": 0, "then": _as_it_is}
 
 def _as_head(fetch: Fetch) -> Fetch:
     return msgspec.structs.replace(fetch, **_HEAD, others=tuple(_as_head(other) for other in fetch.others))
+
+
+def _labelled(fetch: Fetch, label: str | None) -> Fetch:
+    def then(head: UpstreamHead) -> Redirect | Reply | Refuse | Relay | Fetch:
+        return fetch.then(msgspec.structs.replace(head, label=label))
+
+    return msgspec.structs.replace(fetch, then=then, others=tuple(_labelled(other, label) for other in fetch.others))
 
 
 def _again(fetch: Fetch, manifest: Manifest) -> Final:

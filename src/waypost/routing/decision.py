@@ -83,6 +83,7 @@ class Keep(Struct, frozen=True):
     reference   a tag, or a digest
     accept      the media types that were asked for, on one line
     private     whoever asks must be let in by the upstream at that moment: no answer is shared, and none is stale
+    labels      pure: a manifest → digests of blobs that it leads to, and what it says of each (Listed)
     """
 
     asked: str
@@ -90,6 +91,17 @@ class Keep(Struct, frozen=True):
     reference: str
     accept: str = ""
     private: bool = False
+    labels: Callable[[bytes], dict[str, str]] | None = None
+
+
+class Listed(Struct, frozen=True):
+    """That what is asked for is a blob, and that a manifest may have said what it is: `then` is given its label.
+
+    repository, digest  as in Keep
+    """
+
+    repository: str
+    digest: str
 
 
 class Page(Struct, frozen=True):
@@ -134,7 +146,7 @@ class Fetch(Struct, frozen=True, kw_only=True):
     others   the same question to other upstreams, in order, for when this one is down
     alike    content-addressed: whoever has it has the same, so that one that lacks it is passed over, too
     pin      as of a Redirect: the one that all are sent to is asked, and no other
-    keep     whether and how the answer may be kept; None: never
+    keep     whether and how the answer may be kept, or what is kept may help to answer; None: not at all
     instead  what to decide if this cannot be had, for questions whose answer is welcome but not needed. They are
              given less time, too.
     """
@@ -150,8 +162,8 @@ class Fetch(Struct, frozen=True, kw_only=True):
     others: tuple[Fetch, ...] = ()
     alike: bool = False
     pin: str | None = None
-    keep: Keep | Page | None = None
-    instead: Reply | None = None
+    keep: Keep | Page | Listed | None = None
+    instead: Reply | Redirect | None = None
 
 
 class UpstreamHead(Struct, frozen=True):
@@ -159,12 +171,14 @@ class UpstreamHead(Struct, frozen=True):
 
     platform  of a manifest that was kept: what is known of its image's platform. None: nobody has looked;
               "": somebody has, in vain.
+    label     of a blob: what a kept manifest says of it (Keep.labels); None: none of them does
     """
 
     status: int
     headers: Headers
     body: bytes = b""
     platform: str | None = None
+    label: str | None = None
 
     def header(self, name: str) -> str | None:
         for key, value in self.headers:

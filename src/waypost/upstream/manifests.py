@@ -4,6 +4,7 @@ One folder (upstream/folder.py). Every manifest is checked against its digest be
 
     FOLDER/ab/cdef….manifest   a manifest: one line of JSON (what it is), then its bytes
     FOLDER/ab/cdef….tag        one line of JSON: what a tag meant, and when a registry last said so
+    FOLDER/ab/cdef….label      one line of JSON: what a manifest says of a blob that it leads to
 
 Names are hashes of what is asked for. A manifest is kept for each repository on its own: that somebody may read it
 there says nothing about another.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +26,8 @@ from waypost.upstream.folder import Folder, decoded, name_of
 MEMORY_BYTES = 16 * 1024 * 1024
 # A file whose use is older than this is marked as used again: exact enough to remove what was not used for longest.
 TOUCH_SECONDS = 600.0
+# Labels in the memory of each worker: some 100 bytes each.
+MOST_LABELS = 10_000
 
 
 class Manifest(Struct, frozen=True):
@@ -52,6 +56,14 @@ class Tag(Struct, frozen=True):
     at: float
 
 
+class Label(Struct, frozen=True):
+    """What a manifest says of a blob that it leads to; whoever wrote it reads it."""
+
+    repository: str
+    digest: str
+    label: str
+
+
 class ManifestStore:
     """The folder, and this worker's memory of it. Times are seconds since 1970.
 
@@ -64,6 +76,7 @@ class ManifestStore:
         self._manifests: OrderedDict[str, tuple[Manifest, float]] = OrderedDict()
         self._held = 0
         self._tags: OrderedDict[str, Tag] = OrderedDict()
+        self._labels: OrderedDict[str, str] = OrderedDict()
 
     def held(self, repository: str, digest: str) -> Manifest | None:
         """The manifest of that digest if it is in memory. Never touches the disk, save to mark a use now and then."""
@@ -125,6 +138,28 @@ class ManifestStore:
         self._hold_tag(name, tag)
         return self._folder.write(name, "tag", msgspec.json.encode(tag) + b"\n")
 
+    def label(self, repository: str, digest: str) -> str | None:
+        """What a manifest said of a blob, as any worker wrote it down; None if nobody did."""
+        name = name_of(repository, digest)
+        held = self._labels.get(name)
+        if held is not None:
+            return held
+        data = self._folder.read(name, "label")
+        kept = None if data is None else decoded(data, Label)
+        if kept is None or (kept.repository, kept.digest) != (repository, digest):
+            return None
+        self._folder.touch(name, "label")
+        self._hold_label(name, kept.label)
+        return kept.label
+
+    def stick(self, labels: Iterable[Label]) -> None:
+        """Writes down what manifests say of blobs, as far as this worker has not yet."""
+        for one in labels:
+            name = name_of(one.repository, one.digest)
+            if self._labels.get(name) != one.label:
+                self._hold_label(name, one.label)
+                self._folder.write(name, "label", msgspec.json.encode(one) + b"\n")
+
     def _hold(self, name: str, manifest: Manifest, now: float) -> None:
         self._manifests[name] = (manifest, now)
         self._held += len(manifest.body)
@@ -137,3 +172,8 @@ class ManifestStore:
         self._tags.move_to_end(name)
         if len(self._tags) > 10_000:
             self._tags.popitem(last=False)
+
+    def _hold_label(self, name: str, label: str) -> None:
+        self._labels[name] = label
+        if len(self._labels) > MOST_LABELS:
+            self._labels.popitem(last=False)
