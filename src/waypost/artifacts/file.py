@@ -7,10 +7,11 @@ from itertools import islice
 
 from msgspec import Struct
 
+from waypost.artifacts.immutable import Way, lockable
 from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package, Route
 from waypost.artifacts.target import Target
 from waypost.routing.clash import clashes, neighbours
-from waypost.routing.decision import Decision
+from waypost.routing.decision import Decision, Fetch
 from waypost.routing.expression import TemplateError
 from waypost.routing.outgoing import Outgoing
 from waypost.routing.request import Request
@@ -51,13 +52,20 @@ class _Entry:
 class FileSite:
     def __init__(self, rows: Sequence[FileRoute], policy: HostPolicy) -> None:
         self._rows = rows
+        self._base_url = policy.base_url
         self._trie: RouteTrie[_Entry] = RouteTrie()
         for row in rows:
             self._trie.insert(Template.parse(row.path), _Entry(row))
 
     def decide(self, request: Request) -> Decision | None:
         found = self._trie.find(request.path, request.query)
-        return None if found is None else found[0].target().answer(request, found[1])
+        if found is None:
+            return None
+        entry, values = found
+        decision = entry.target().answer(request, values)
+        if isinstance(decision, Fetch) and entry.row.proxy and entry.row.to is not None:
+            return lockable(decision, Way(self._base_url, entry.row.path, entry.row.to).back)
+        return decision
 
     def explain(self, request: Request) -> list[str]:
         matches = [
