@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from tests.clients.pulls import Waypost, run, upstreams
+from tests.clients.pulls import HOST, Waypost, run, upstreams
 from tests.clients.trees import Tree, counted, download, package
 
 SKATES = "/nix/store/sykfz5c611cz8pxj7y2sg41yb837df2w-skates-1.2"
@@ -171,3 +172,42 @@ def test_looking_is_not_counted(waypost: Waypost, trees: tuple[Tree, Tree]) -> N
     for climbing in ("/nar-of/skates-1.2/../../etc/passwd", "/nar-of/skates-1.2/%2e%2e/x", "/%2e%2e/x"):
         assert waypost.ask(climbing)[0] == 404
     waypost.stop()
+
+
+class Forge(SimpleHTTPRequestHandler):
+    """A server of tarballs that says what to lock, as Forgejo and Gitea do."""
+
+    def end_headers(self) -> None:
+        host = self.headers["Host"]
+        self.send_header("Link", f'<http://{host}/archive/0123abcd.tar.gz?rev=0123abcd>; rel="immutable"')
+        super().end_headers()
+
+
+TARBALL = """
+base_domain = "waypost.example"
+owner = "acme"
+[[package]]
+type = "file"
+name = "skates"
+domain = "{host}"
+proxy = true
+routes = [{{ path = "/skates/{{version}}.tar.gz", to = "{to}/archive/{{version}}.tar.gz" }}]
+"""
+
+
+def test_what_a_flake_should_lock_is_said_in_our_name(tmp_path: Path) -> None:
+    """nix 2.8 takes no notice of it; docs/ecosystems/nix.md says which one was seen to."""
+    archive = tmp_path / "forge/archive"
+    archive.mkdir(parents=True)
+    (archive / "main.tar.gz").write_bytes(b"a tarball")
+    forge = Tree(archive.parent, Forge)
+    waypost = Waypost(tmp_path, TARBALL.format(host=HOST, to=forge.url) + upstreams({forge.authority: forge.url}))
+    try:
+        status, headers, body = waypost.ask("/skates/main.tar.gz")
+        assert (status, body) == (200, b"a tarball")
+        assert headers["link"] == f'<http://{waypost.address}/skates/0123abcd.tar.gz?rev=0123abcd>; rel="immutable"'
+        waypost.skip(1)
+        waypost.stop()
+    finally:
+        waypost.server.stop()
+        forge.close()

@@ -126,7 +126,7 @@ class ContainerSite:
         image = self.find(name)
         if image is None:
             return [f"No image called {name!r} is declared on this host, and no pattern matches it."]
-        how = "declared by name" if name in self._images else "matched by a pattern"
+        how = "declared by name" if image.published else "matched by a pattern"
         first, *others = (f"{one.repository} on {one.registry}" for one in (image.upstream, *image.others))
         then = f", and while that is down {', then '.join(others)}" if others else ""
         lines = [f"Image {name!r}, {how}: {first}{then}."]
