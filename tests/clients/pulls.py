@@ -68,7 +68,7 @@ class Waypost:
 
 def run(home: Mapping[str, str], *command: str, status: int = 0) -> str:
     done = subprocess.run(command, env=home, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == status, done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
     return done.stdout if status == 0 else done.stderr
 
 
