@@ -185,16 +185,18 @@ def alone(rows: Sequence[TreeRow]) -> list[Clash]:
     ]
 
 
-def kind_of(name: str, row: type[TreeRow], read: Reader, example: str, order: int = 50) -> Kind:
+def kind_of(
+    name: str, row: type[TreeRow], read: Reader, example: str, order: int = 50, site: type[TreeSite] = TreeSite
+) -> Kind:
     """The Kind of a type whose domains are trees. `example` is a root URL, for error messages."""
 
     def declare(package: Package) -> list[TreeRow]:
         return [row(package.name, roots(package, example), package.owner, package.proxy)]
 
-    def site(rows: Sequence[TreeRow], policy: HostPolicy) -> TreeSite:
-        return TreeSite(rows, policy, read)
+    def site_of(rows: Sequence[TreeRow], policy: HostPolicy) -> TreeSite:
+        return site(rows, policy, read)
 
-    return Kind(name=name, order=order, row=row, site=site, declare=declare, clashes=alone, root=True)
+    return Kind(name=name, order=order, row=row, site=site_of, declare=declare, clashes=alone, root=True)
 
 
 __all__ = ["OTHER", "File", "Reader", "TreeRow", "TreeSite", "alone", "kind_of", "roots"]
