@@ -17,11 +17,12 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _MISSING = Refuse(404, "NOT_FOUND", "The upstream does not have this index.")
 _LOST = Refuse(502, "UPSTREAM_FAILED", "The upstream redirected its index to no URL, or to plain http.")
 
-# An index as one upstream answered with it → what is kept of it; a Refuse if it is none.
-Make: TypeAlias = Callable[[bytes], Reply | Refuse]
+# An index as one upstream answered with it → what is kept of it, or a Refuse if it is none; a Fetch where the index is
+# only read to find what is asked for.
+Make: TypeAlias = Callable[[bytes], Reply | Refuse | Fetch]
 
 
-def fetch_page(sources: Sequence[tuple[str, Make]], page: Page) -> Fetch:
+def fetch_page(sources: Sequence[tuple[str, Make]], page: Page | None) -> Fetch:
     """The index of the first upstream that can tell: (its URL there, what to make of it)."""
     first, *others = (_ask(url, make) for url, make in sources)
     return msgspec.structs.replace(first, others=tuple(others), keep=page)
