@@ -11,7 +11,7 @@ from tests.unit.test_compile import compiled, host, package, problems
 
 from waypost.artifacts.kind import DeclarationError, HostPolicy, Package
 from waypost.artifacts.maven import KIND, MavenRow, read
-from waypost.artifacts.tree import TreeSite
+from waypost.artifacts.tree import File, TreeSite
 from waypost.routing.decision import Fetch, Redirect, Refuse, UpstreamHead
 from waypost.routing.request import Request
 
@@ -98,6 +98,19 @@ def test_proxied_files_pass_through_from_whoever_has_them() -> None:
     assert not ask("/com/acme/skates/maven-metadata.xml", proxy=True).alike
     relay = fetch.then(UpstreamHead(206, (("content-type", "x"),)))
     assert [fact.upstream for fact in relay.facts] == ["one.example"]  # type: ignore[union-attr]
+
+
+def test_a_file_may_have_to_pass_through() -> None:
+    """Even to a client on https, from an upstream on http."""
+    site = TreeSite([MavenRow("skates", ("http://one.example",))], HostPolicy("https://m.example"), through)
+    fetch: Any = site.decide(Request("HEAD", "m.example", "/versions"))
+    assert isinstance(fetch, Fetch)
+    assert (fetch.method, fetch.url) == ("HEAD", "http://one.example/versions")
+    assert isinstance(site.decide(Request("GET", "m.example", "/other")), Refuse)
+
+
+def through(path: str) -> File:
+    return File("index-fetch", through=path == "versions")
 
 
 def test_explain_says_what_a_path_is() -> None:

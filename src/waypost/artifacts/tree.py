@@ -35,6 +35,7 @@ class File(NamedTuple):
     kind      binary-download; index-fetch for what lists others; "" for what is not worth an event (keys, checksums)
     name      of the artifact inside the package: a .deb, a jar, a crate
     same      whoever has it has the same bytes: any upstream may serve it. Else all clients are sent to one upstream.
+    through   it passes through us: clients that are redirected for it would ask for all else there, too
     """
 
     kind: str
@@ -42,6 +43,7 @@ class File(NamedTuple):
     version: str | None = None
     platform: str | None = None
     same: bool = False
+    through: bool = False
 
 
 OTHER = File("")
@@ -95,7 +97,7 @@ class TreeSite:
         return path[1:]
 
     def _lead(self, locations: Sequence[str], file: File, request: Request) -> Decision:
-        if self._row.proxy:
+        if self._row.proxy or file.through:
             headers = tuple((name, value) for name, value in request.headers if name in _FORWARDED)
             fetch, *others = (
                 fetch_file(location, request.method, headers, self._facts(location, file, request))
