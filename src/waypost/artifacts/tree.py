@@ -83,8 +83,10 @@ class TreeSite:
         locations = [self._location(root, request) for root in self._roots]
         if None in locations:
             return _CLIMBS
-        file = self._read(unquote(request.path[1:]))
-        return self._lead([location for location in locations if location is not None], file, request)
+        return self._lead([location for location in locations if location is not None], self._file(request), request)
+
+    def _file(self, request: Request) -> File:
+        return self._read(unquote(request.path[1:]))
 
     def _location(self, root: Outgoing, request: Request) -> str | None:
         location = root.location({"path": self.upstream_path(request.path)})
@@ -136,7 +138,7 @@ class TreeSite:
 
     def explain(self, request: Request) -> list[str]:
         row = self._row
-        file = self._read(unquote(_plain(request).path[1:]))
+        file = self._file(_plain(request))
         named = ", ".join(filter(None, (file.name, file.version, file.platform)))
         what = {"binary-download": f"a file ({named})", "index-fetch": "an index"}.get(file.kind, "neither")
         first, *others = row.upstreams
