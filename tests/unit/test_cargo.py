@@ -161,3 +161,14 @@ def test_https_never_leads_to_http() -> None:
         fetch: Any = site.decide(Request("GET", "h.example", DOWNLOAD, scheme=scheme))
         kept = fetch.then(UpstreamHead(200, (), b'{"dl": "http://dl.example"}'))
         assert isinstance(fetch.keep.choose(kept), expected)
+
+
+def test_explain_says_what_a_path_is() -> None:
+    site = CargoSite([CargoRow("crates", (ROOT,))], HostPolicy(BASE), read)
+    for path, said in (
+        (DOWNLOAD, "is the crate Rocket-skates 1.2.0; where that leads stands in config.json"),
+        ("/api/v1/crates", "is a question to its `api`"),
+        ("/ro/ck/rocket", "is an index"),
+    ):
+        (line,) = site.explain(Request("GET", "cargo.acme.example", path))
+        assert said in line

@@ -191,6 +191,15 @@ def test_an_index_that_moved_is_followed_and_its_links_stay_relative_to_the_repo
     assert fetch.then(UpstreamHead(302, (("location", "http://cdn.example/"),))).status == 502
 
 
+def test_explain_says_what_a_path_is() -> None:
+    site = HelmSite([HelmRow("charts", (ROOT,))], HostPolicy(BASE), read)
+    lines = site.explain(Request("GET", "helm.acme.example", "/-/skates-1.2.0.tgz"))
+    assert "a file (skates, 1.2.0)" in lines[0]
+    assert "stands in the index" in lines[1]
+    (line,) = site.explain(Request("GET", "helm.acme.example", "/skates-1.2.0.tgz"))
+    assert f"at {ROOT}" in line
+
+
 NAMES = st.text(alphabet=st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=8)
 
 

@@ -79,6 +79,13 @@ class CargoSite(TreeSite):
                 return self._question(request) if crate is None else self._crate(crate, request)
         return super().decide(request)
 
+    def explain(self, request: Request) -> list[str]:
+        if not request.path.startswith(API):
+            return super().explain(request)
+        crate = _crate(request)
+        what = "a question to its `api`" if crate is None else f"the crate {crate.name} {crate.version}"
+        return [f"{self._row.package}: {request.path} is {what}; where that leads stands in config.json, which is kept"]
+
     def _page(self, page: Page) -> Fetch:
         asked = " ".join(("cargo", self._base, *self._row.upstreams))
         sources = [(url, partial(_kept, url)) for url in self._configs]

@@ -64,6 +64,12 @@ class HelmSite(TreeSite):
                 return self._looked_up(request)
         return super().decide(request)
 
+    def explain(self, request: Request) -> list[str]:
+        lines = super().explain(request)
+        if request.path.startswith(ELSEWHERE):
+            lines.append(f"{self._row.package}: where a chart below {ELSEWHERE} is stands in the index, which is kept")
+        return lines
+
     def _index(self, request: Request) -> Fetch:
         row = self._row
         facts = () if request.method == "HEAD" else (Fact(kind="index-fetch", package=row.package, owner=row.owner),)
