@@ -94,8 +94,8 @@ def test_crates_lie_in_folders_by_their_name(crate: str, prefix: str) -> None:
 
 def test_a_checksum_that_is_wanted_and_not_given() -> None:
     config = {"dl": "https://dl.example/{sha256-checksum}"}
-    assert made(config, DOWNLOAD).status == 404
-    assert made(config, f"{DOWNLOAD}?sha256=../../x").status == 404
+    assert made(config, DOWNLOAD).status == 400
+    assert made(config, f"{DOWNLOAD}?sha256=../../x").status == 400
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,15 @@ def test_what_is_no_configuration_is_no_answer(config: Any) -> None:
         refusal = made(config, target)
         assert isinstance(refusal, Refuse)
         assert (refusal.status, refusal.code) == (502, "UPSTREAM_FAILED")
+
+
+def test_crates_may_pass_through() -> None:
+    site = CargoSite([CargoRow("crates", (ROOT,), None, True)], HostPolicy(BASE), read)
+    fetch: Any = site.decide(Request("GET", "cargo.acme.example", DOWNLOAD, None, [("range", "bytes=0-9")]))
+    crate = fetch.keep.choose(fetch.then(UpstreamHead(200, (), b'{"dl": "https://dl.example/{crate}"}')))
+    assert (crate.url, crate.headers) == ("https://dl.example/Rocket-skates", (("range", "bytes=0-9"),))
+    (fact,) = crate.then(UpstreamHead(200, ())).facts
+    assert (fact.artifact, fact.version, fact.upstream) == ("Rocket-skates", "1.2.0", "dl.example")
 
 
 def test_https_never_leads_to_http() -> None:

@@ -132,6 +132,15 @@ def test_nothing_else_is_found(path: str) -> None:
     assert made(INDEX, path).status == 404
 
 
+def test_charts_may_pass_through_from_wherever_they_are() -> None:
+    site = HelmSite([HelmRow("charts", (ROOT,), None, True)], HostPolicy(BASE), read)
+    fetch: Any = site.decide(Request("GET", "helm.acme.example", "/-/boots-v2.0.0-rc.1.tgz"))
+    chart = fetch.keep.choose(fetch.then(UpstreamHead(200, (), INDEX.encode())))
+    assert chart.url == "https://dl.example/acme/boots-v2/chart.tgz?sig=a&b=c"
+    (fact,) = chart.then(UpstreamHead(200, ())).facts
+    assert (fact.artifact, fact.version, fact.upstream) == ("boots", "v2.0.0-rc.1", "dl.example")
+
+
 def test_https_never_leads_to_http() -> None:
     plain = "entries: {x: [{version: 1.0.0, urls: ['http://plain.example/x.tgz']}]}"
     root = ("http://charts.example",)

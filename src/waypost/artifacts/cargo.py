@@ -41,10 +41,9 @@ _PLAIN = re.compile(r"[A-Za-z0-9/_.~%+-]+")
 
 _NO_QUESTION = Refuse(404, "NOT_FOUND", "That is neither a crate nor a question to this registry.")
 _NO_CHECKSUM = Refuse(
-    404, "NOT_FOUND", "This registry has crates by checksum: ask with ?sha256=…, as config.json says."
+    400, "BAD_REQUEST", "This registry has crates by checksum: ask with ?sha256=…, as config.json says."
 )
 _NO_API = Refuse(404, "NOT_FOUND", "This registry answers no questions: its config.json has no `api`.")
-_INSECURE = Refuse(502, "UNSAFE_TARGET", "This registry has its crates on plain http, and https never leads there.")
 
 
 class CargoRow(TreeRow, frozen=True, array_like=True, tag="cargo"):
@@ -100,24 +99,11 @@ class CargoSite(TreeSite):
         return msgspec.structs.replace(kept, body=msgspec.json.encode(config))
 
     def _crate(self, crate: Crate, request: Request) -> Fetch:
-        secure = self._secure or request.scheme == "https"
-        row = self._row
-
-        def choose(kept: Reply) -> Redirect | Refuse:
+        def choose(kept: Reply) -> Redirect | Fetch | Refuse:
             location = _filled(msgspec.json.decode(kept.body)["dl"], crate)
             if location is None:
                 return _NO_CHECKSUM
-            if secure and location.startswith("http:"):
-                return _INSECURE
-            fact = Fact(
-                kind="binary-download",
-                package=row.package,
-                owner=row.owner,
-                artifact=crate.name,
-                version=crate.version,
-                upstream=urlsplit(location).netloc,
-            )
-            return Redirect(location, () if request.method == "HEAD" else (fact,))
+            return self._named(location, File("binary-download", crate.name, crate.version), request)
 
         return self._page(Page("", choose=choose))
 

@@ -29,7 +29,6 @@ ELSEWHERE = "/-/"
 # NAME-VERSION.tgz, with a version as Helm wants it: SemVer 2, where a "v" before it is tolerated.
 _PACKAGED = re.compile(r"(?:.*/)?(?P<name>[^/]+?)-(?P<version>v?\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]*)?)\.tgz", re.DOTALL)
 _NO_CHART = Refuse(404, "NOT_FOUND", "The index of this repository names no such chart.")
-_INSECURE = Refuse(502, "UNSAFE_TARGET", "The index has this chart on plain http, and https never leads there.")
 
 # A chart that is looked up: where it is, its name, its version.
 _Place: TypeAlias = tuple[str, str, str]
@@ -77,29 +76,17 @@ class HelmSite(TreeSite):
 
     def _looked_up(self, request: Request) -> Fetch:
         asked = unquote(request.path)
-        secure = self._secure or request.scheme == "https"
-        row = self._row
+        chart = asked.removesuffix(".prov")
 
-        def choose(kept: Reply) -> Redirect | Refuse:
-            chart = asked.removesuffix(".prov")
-            place = _decode_places(kept.body.partition(b"\n")[0]).get(chart)
+        def choose(kept: Reply) -> Redirect | Fetch | Refuse:
+            place = _decode_places(kept.body[: kept.body.index(b"\n")]).get(chart)
             if place is None:
                 return _NO_CHART
             url, name, version = place
-            if secure and url.startswith("http:"):
-                return _INSECURE
+            if chart == asked:
+                return self._named(url, File("binary-download", name, version), request)
             parts = urlsplit(url)
-            if chart != asked:
-                return Redirect(parts._replace(path=f"{parts.path}.prov").geturl())
-            fact = Fact(
-                kind="binary-download",
-                package=row.package,
-                owner=row.owner,
-                artifact=name,
-                version=version,
-                upstream=parts.netloc,
-            )
-            return Redirect(url, () if request.method == "HEAD" else (fact,))
+            return self._named(parts._replace(path=f"{parts.path}.prov").geturl(), OTHER, request)
 
         return self._page(Page("", choose=choose))
 
@@ -143,7 +130,7 @@ def _says(path: str, chart: Chart) -> bool:
 
 
 def _index_of(kept: Reply) -> Reply:
-    return msgspec.structs.replace(kept, body=kept.body.partition(b"\n")[2])
+    return msgspec.structs.replace(kept, body=kept.body[kept.body.index(b"\n") + 1 :])
 
 
 def _misread(why: str) -> Refuse:

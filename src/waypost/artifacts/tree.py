@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package
 from waypost.artifacts.target import fetch_file
-from waypost.routing.decision import Decision, Fact, Redirect, Refuse
+from waypost.routing.decision import Decision, Fact, Fetch, Headers, Redirect, Refuse
 from waypost.routing.expression import TemplateError
 from waypost.routing.outgoing import Outgoing, keep_query
 from waypost.routing.request import Request
@@ -100,14 +100,13 @@ class TreeSite:
 
     def _lead(self, locations: Sequence[str], file: File, request: Request) -> Decision:
         if self._row.proxy or file.through:
-            headers = tuple((name, value) for name, value in request.headers if name in _FORWARDED)
+            headers = _forwarded(request)
             fetch, *others = (
                 fetch_file(location, request.method, headers, self._facts(location, file, request))
                 for location in locations
             )
             return msgspec.structs.replace(fetch, others=tuple(others), alike=file.same, pin=self._pin(file))
-        secure = self._secure or request.scheme == "https"
-        if secure and any(location.startswith("http:") for location in locations):
+        if any(self._downgrades(location, request) for location in locations):
             return _INSECURE
         redirects = [
             Redirect(location, self._facts(location, file, request), root=f"{root}/")
@@ -120,6 +119,16 @@ class TreeSite:
 
     def _pin(self, file: File) -> str | None:
         return None if file.same or len(self._roots) == 1 else self._row.package
+
+    def _named(self, location: str, file: File, request: Request) -> Redirect | Fetch | Refuse:
+        """The answer for a file that an index has at this URL, wherever that is."""
+        facts = self._facts(location, file, request)
+        if self._row.proxy:
+            return fetch_file(location, request.method, _forwarded(request), facts)
+        return _INSECURE if self._downgrades(location, request) else Redirect(location, facts)
+
+    def _downgrades(self, location: str, request: Request) -> bool:
+        return location.startswith("http:") and (self._secure or request.scheme == "https")
 
     def _facts(self, location: str, file: File, request: Request) -> tuple[Fact, ...]:
         if not file.kind or request.method == "HEAD":
@@ -154,6 +163,10 @@ def _plain(request: Request) -> Request:
     while "/./" in path:
         path = path.replace("/./", "/")
     return Request(request.method, request.host, path, request.query, request.headers, request.body, request.scheme)
+
+
+def _forwarded(request: Request) -> Headers:
+    return tuple((name, value) for name, value in request.headers if name in _FORWARDED)
 
 
 def roots(package: Package, example: str) -> tuple[str, ...]:
