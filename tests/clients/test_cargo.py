@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.clients.pulls import Waypost, run, upstreams
-from tests.clients.trees import Tree, counted, download, package
+from tests.clients.pulls import Waypost, run
+from tests.clients.trees import Tree, counted, download, lose, mirrored
 
 # Crate → what it needs. One is spelled with a capital letter: its folder in the index is not.
 NEEDS = {"Rocket_Skates": ["wheel"], "wheel": []}
@@ -76,8 +76,7 @@ def trees(tmp_path: Path) -> Iterator[tuple[Tree, Tree]]:
 
 @pytest.fixture
 def waypost(tmp_path: Path, trees: tuple[Tree, Tree]) -> Iterator[Waypost]:
-    config = package("cargo", [tree.url for tree in trees]) + upstreams({tree.authority: tree.url for tree in trees})
-    one = Waypost(tmp_path, config)
+    one = Waypost(tmp_path, mirrored("cargo", [tree.url for tree in trees]))
     yield one
     one.server.stop()
 
@@ -132,5 +131,17 @@ def test_each_crate_counts_once(tmp_path: Path, waypost: Waypost, trees: tuple[T
     assert counted(waypost.take(3)) == []
     assert "wheel = " in project.cargo("search", "--registry", "acme", "wheel")
     assert first.asked_for("/web/api/v1/crates") == 1
-    assert not second.asked
+    assert not second.asked_for("")
+    waypost.stop()
+
+
+def test_while_the_first_upstream_is_down_the_second_serves(
+    tmp_path: Path, waypost: Waypost, trees: tuple[Tree, Tree]
+) -> None:
+    first, second = trees
+    lose(waypost, first, "/wh/ee/wheel")
+    Project(tmp_path / "app", waypost).cargo("fetch")
+    assert sorted(counted(waypost.take(5)), key=str) == sorted(
+        [download(name, VERSION, "cargo", second) for name in CRATES], key=str
+    )
     waypost.stop()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.clients.pulls import Waypost, run
-from tests.clients.trees import Tree, counted, download, package
+from tests.clients.trees import Tree, counted, download, lose, mirrored
 
 # What pixi does, too: solve, download, link. Prints the URLs that a lock file would have.
 INSTALL = """\
@@ -109,8 +109,15 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
 
 
 @pytest.fixture
-def waypost(tmp_path: Path, tree: Tree) -> Iterator[Waypost]:
-    one = Waypost(tmp_path, package("conda", [tree.url]))
+def second(tree: Tree) -> Iterator[Tree]:
+    one = Tree(tree.folder)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def waypost(tmp_path: Path, tree: Tree, second: Tree) -> Iterator[Waypost]:
+    one = Waypost(tmp_path, mirrored("conda", [tree.url, second.url]))
     yield one
     one.server.stop()
 
@@ -141,4 +148,17 @@ def test_each_package_counts_once(tmp_path: Path, waypost: Waypost, tree: Tree, 
     run(home, *install)
     assert not tree.asked_for(".conda")
     assert counted(waypost.take(indexes(tree))) == []
+    waypost.stop()
+
+
+def test_while_the_first_upstream_is_down_the_second_serves(
+    tmp_path: Path, waypost: Waypost, tree: Tree, second: Tree, home: dict[str, str]
+) -> None:
+    lose(waypost, tree, "/noarch/wheel-3.0-h1_0.tar.bz2", "/linux-64/repodata.json")
+    second.asked.clear()
+    run(home, sys.executable, "-c", INSTALL, f"http://{waypost.address}", str(tmp_path / "prefix"))
+    assert sorted(counted(waypost.take(2 + indexes(second))), key=str) == [
+        download("rocket-skates", "1.2.0", "rattler", second, "linux-64"),
+        download("wheel", "3.0", "rattler", second, "noarch"),
+    ]
     waypost.stop()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.clients.pulls import Waypost, run, upstreams
-from tests.clients.trees import Tree, counted, download, package
+from tests.clients.pulls import Waypost, run
+from tests.clients.trees import Tree, counted, download, lose, mirrored
 
 # NAME-VERSION[-PLATFORM] → what it needs
 GEMS = {"rocket-skates-1.2.0": ["wheel-3.0.pre"], "wheel-3.0.pre": [], "wheel-3.0.pre-x86_64-linux": []}
@@ -84,8 +84,15 @@ def tree(tmp_path: Path, missing: set[str]) -> Iterator[Tree]:
 
 
 @pytest.fixture
-def waypost(tmp_path: Path, tree: Tree) -> Iterator[Waypost]:
-    one = Waypost(tmp_path, package("gem", [tree.url]) + upstreams({tree.authority: tree.url}))
+def second(tree: Tree) -> Iterator[Tree]:
+    one = Tree(tree.folder)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def waypost(tmp_path: Path, tree: Tree, second: Tree) -> Iterator[Waypost]:
+    one = Waypost(tmp_path, mirrored("gem", [tree.url, second.url]))
     yield one
     one.server.stop()
 
@@ -162,4 +169,17 @@ def test_where_clients_begin_they_are_not_sent_away(waypost: Waypost, tree: Tree
     missing.add("/versions")
     assert waypost.ask("/versions")[0] == 404
     waypost.skip(2)
+    waypost.stop()
+
+
+def test_while_the_first_upstream_is_down_the_second_serves(
+    tmp_path: Path, waypost: Waypost, tree: Tree, second: Tree, home: dict[str, str]
+) -> None:
+    lose(waypost, tree, "/gems/wheel-3.0.pre.gem", "/info/wheel")
+    second.asked.clear()
+    install(home, waypost, tmp_path / "installed")
+    assert sorted(counted(waypost.take(2 + indexes(second))), key=str) == [
+        download("rocket-skates", "1.2.0", "rubygems", second),
+        download("wheel", "3.0.pre", "rubygems", second, "x86_64-linux"),
+    ]
     waypost.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.clients.pulls import Waypost, run
-from tests.clients.trees import Tree, counted, download, package
+from tests.clients.trees import Tree, counted, download, lose, mirrored
 
 
 class Backend(SimpleHTTPRequestHandler):
@@ -72,8 +72,16 @@ def commit(home: dict[str, str], work: Path, text: str) -> None:
 
 
 @pytest.fixture
-def waypost(tmp_path: Path, tree: Tree) -> Iterator[Waypost]:
-    one = Waypost(tmp_path, package("git", [f"{tree.url}/acme"], "[count]\nmerge_seconds = 0"))
+def second(tree: Tree) -> Iterator[Tree]:
+    one = Tree(tree.folder, Backend)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def waypost(tmp_path: Path, tree: Tree, second: Tree) -> Iterator[Waypost]:
+    config = mirrored("git", [f"{tree.url}/acme", f"{second.url}/acme"])
+    one = Waypost(tmp_path, f"{config}[count]\nmerge_seconds = 0\n")
     yield one
     one.server.stop()
 
@@ -110,4 +118,13 @@ def test_a_push_is_refused_and_what_is_not_there_is_the_upstreams_to_say(
     assert "not found" in said
     assert tree.asked == ["GET /acme/boots.git/info/refs?service=git-upload-pack"]
     waypost.skip(1)
+    waypost.stop()
+
+
+def test_while_the_first_upstream_is_down_the_second_serves(
+    tmp_path: Path, waypost: Waypost, tree: Tree, second: Tree, home: dict[str, str]
+) -> None:
+    lose(waypost, tree, "/skates.git/info/refs?service=git-upload-pack")
+    run(home, "git", "clone", "--quiet", f"http://{waypost.address}/skates.git", str(tmp_path / "clone"))
+    assert counted(waypost.take(1)) == [download("skates", None, "git", second)]
     waypost.stop()

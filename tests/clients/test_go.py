@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.clients.pulls import Waypost, run
-from tests.clients.trees import Tree, counted, download, package
+from tests.clients.trees import Tree, counted, download, lose, mirrored
 
 SKATES, BOOTS = "acme.example/Rocket/Skates", "acme.example/boots"
 VERSIONS = {SKATES: ("v1.1.0", "v1.2.0"), BOOTS: ("v0.3.0-RC1",)}
@@ -80,8 +80,15 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
 
 
 @pytest.fixture
-def waypost(tmp_path: Path, tree: Tree) -> Iterator[Waypost]:
-    one = Waypost(tmp_path, package("go", [tree.url]))
+def second(tree: Tree) -> Iterator[Tree]:
+    one = Tree(tree.folder)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def waypost(tmp_path: Path, tree: Tree, second: Tree) -> Iterator[Waypost]:
+    one = Waypost(tmp_path, mirrored("go", [tree.url, second.url]))
     yield one
     one.server.stop()
 
@@ -133,4 +140,18 @@ def test_each_module_counts_once_and_the_checksum_database_agrees(tmp_path: Path
     program.go("get", f"{BOOTS}@latest")
     assert not tree.asked_for(".zip")
     assert counted(waypost.take(tree.asked_for("/list") + tree.asked_for("/@latest"))) == []
+    waypost.stop()
+
+
+def test_while_the_first_upstream_is_down_the_second_serves(
+    tmp_path: Path, waypost: Waypost, tree: Tree, second: Tree
+) -> None:
+    lose(waypost, tree, f"/{BOOTS}/@v/v0.3.0-!r!c1.zip", f"/{BOOTS}/@v/list")
+    second.asked.clear()
+    Program(tmp_path / "program", f"http://{waypost.address}", "off").go("get", BOOTS)
+    events = waypost.take(2 + second.asked_for("/list") + second.asked_for("/@latest"))
+    assert sorted(counted(events), key=str) == [
+        download(SKATES, "v1.2.0", "go-http-client", second),
+        download(BOOTS, "v0.3.0-RC1", "go-http-client", second),
+    ]
     waypost.stop()

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.clients.pulls import Waypost, run, upstreams
-from tests.clients.trees import Tree, counted, download, package
+from tests.clients.pulls import Waypost, run
+from tests.clients.trees import Tree, counted, download, lose, mirrored
 
 
 def chart(name: str, version: str, more: str = "") -> bytes:
@@ -68,16 +68,9 @@ def trees(tmp_path: Path, releases: Tree) -> Iterator[tuple[Tree, Tree]]:
         tree.close()
 
 
-class OneWorker(Waypost):
-    """So that one worker learns which upstream is down."""
-
-    workers = 1
-
-
 @pytest.fixture
 def waypost(tmp_path: Path, trees: tuple[Tree, Tree]) -> Iterator[Waypost]:
-    config = package("helm", [tree.url for tree in trees]) + upstreams({tree.authority: tree.url for tree in trees})
-    one = OneWorker(tmp_path, config)
+    one = Waypost(tmp_path, mirrored("helm", [tree.url for tree in trees]))
     yield one
     one.server.stop()
 
@@ -125,15 +118,14 @@ def test_a_chart_that_others_need_is_locked_to_the_domain(
     waypost.stop()
 
 
-def test_while_the_first_upstream_is_down_the_second_has_the_index(
-    waypost: Waypost, trees: tuple[Tree, Tree], releases: Tree, helm: str, home: dict[str, str]
+def test_while_the_first_upstream_is_down_the_second_serves(
+    waypost: Waypost, trees: tuple[Tree, Tree], helm: str, home: dict[str, str]
 ) -> None:
     first, second = trees
-    first.close()
+    lose(waypost, first, "/charts/skates-1.2.0.tgz")
     run(home, helm, "repo", "add", "acme", f"http://{waypost.address}")
-    run(home, helm, "pull", "acme/boots", "--destination", home["HOME"])
-    assert second.asked_for("/index.yaml") == 1
-    assert counted(waypost.take(2)) == [download("boots", "2.0.0", "helm", releases)]
+    run(home, helm, "pull", "acme/skates", "--destination", home["HOME"])
+    assert counted(waypost.take(2)) == [download("skates", "1.2.0", "helm", second)]
     waypost.stop()
 
 

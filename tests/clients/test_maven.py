@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.clients.pulls import Waypost, run
-from tests.clients.trees import Tree, counted, download, package
+from tests.clients.trees import Tree, counted, download, lose, mirrored
 
 PLUGIN = """\
 <plugin>
@@ -121,7 +121,7 @@ def trees(tmp_path: Path) -> Iterator[tuple[Tree, Tree]]:
 
 @pytest.fixture
 def waypost(tmp_path: Path, trees: tuple[Tree, Tree]) -> Iterator[Waypost]:
-    one = Waypost(tmp_path, package("maven", [tree.url for tree in trees]))
+    one = Waypost(tmp_path, mirrored("maven", [tree.url for tree in trees]))
     yield one
     one.server.stop()
 
@@ -130,6 +130,7 @@ class Project:
     """A project that depends on com.acme's artifacts, and an mvn that has never run before."""
 
     def __init__(self, folder: Path, waypost: Waypost, tools: Path, *dependencies: str) -> None:
+        folder.mkdir()
         self._folder = folder
         self._home = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
         wanted = "".join(f"<dependency><groupId>com.acme</groupId>{one}</dependency>" for one in dependencies)
@@ -156,7 +157,6 @@ def test_each_jar_counts_once_and_what_is_up_to_date_does_not(
     tmp_path: Path, waypost: Waypost, trees: tuple[Tree, Tree], tools: Path
 ) -> None:
     wanted = wants("skates", "1.2"), wants("skates", "1.2", "linux-x86_64"), wants("boots", "2-SNAPSHOT")
-    (tmp_path / "project").mkdir()
     project = Project(tmp_path / "project", waypost, tools, *wanted)
     project.resolve()
     assert project.has("com/acme/skates/1.2/skates-1.2.jar") == SKATES
@@ -181,7 +181,20 @@ def test_each_jar_counts_once_and_what_is_up_to_date_does_not(
     project.resolve("--update-snapshots")
     (metadata,) = waypost.take(1)
     assert (metadata["kind"], metadata["counted"]) == ("index-fetch", False)
-    assert not second.asked
+    assert not second.asked_for("")
+    waypost.stop()
+
+
+def test_while_the_first_upstream_is_down_the_second_serves(
+    tmp_path: Path, waypost: Waypost, trees: tuple[Tree, Tree], tools: Path
+) -> None:
+    first, second = trees
+    lose(waypost, first, "/com/acme/skates/1.2/skates-1.2.jar", "/com/acme/boots/2-SNAPSHOT/maven-metadata.xml")
+    Project(tmp_path / "project", waypost, tools, wants("skates", "1.2"), wants("boots", "2-SNAPSHOT")).resolve()
+    assert sorted(counted(waypost.take(3)), key=str) == [
+        download("com.acme:boots", "2-SNAPSHOT", "maven", second),
+        download("com.acme:skates", "1.2", "maven", second),
+    ]
     waypost.stop()
 
 

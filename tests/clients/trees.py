@@ -8,7 +8,8 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.clients.pulls import HOST, Event
+from tests.clients.pulls import HOST, Event, Waypost, upstreams
+from tests.support.server import until
 
 
 class Tree:
@@ -60,6 +61,23 @@ domain = "{HOST}"
 upstream = [{urls}]
 {more}
 """
+
+
+def mirrored(kind: str, roots: Iterable[str]) -> str:
+    """The same with several upstreams, which are looked at more often than people would want."""
+    hosts = {root.split("/")[2]: "/".join(root.split("/")[:3]) for root in roots}
+    return package(kind, roots, "[mirrors]\nprobe_seconds = 1\nhold_seconds = 1\n" + upstreams(hosts))
+
+
+def lose(waypost: Waypost, tree: Tree, *paths: str) -> None:
+    """A tree goes away. Returns when nobody is led there any more, whichever worker is asked."""
+
+    def left() -> bool:
+        return all(tree.url not in waypost.ask(path, "HEAD")[1]["location"] for path in paths for _ in range(8))
+
+    assert not left()
+    tree.close()
+    until(left, seconds=40, what=f"clients to be led past {tree.url}")
 
 
 # What of an event says which download it was, and whose.
