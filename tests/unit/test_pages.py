@@ -323,6 +323,22 @@ def test_an_index_sends_nobody_into_a_private_network(tmp_path):
     scenario(tmp_path, run)
 
 
+def test_nor_does_what_stands_in_for_its_files(tmp_path):
+    async def run(house, upstream):
+        kept = KeptPage(asked="skates", headers=(), digest="", at=house.now, source="https://u0.example/", body=b"")
+        await house.pages._keep(kept)
+        others = (Redirect("http://192.168.1.1/x"),)
+        page = Page("skates", choose=lambda kept: Redirect("https://files.example/x", others=others))
+        assert house.pages.at_once(page).location == "https://files.example/x"
+        # Another declared upstream may stand in for one that is not.
+        house._client.client.declared = by_host([Declared(host="192.168.1.1", connect="http://192.168.1.1")])
+        assert house.pages.at_once(page).location == "https://files.example/x"
+        house._client.client.declared = {}
+        assert house.pages.at_once(page).code == "UPSTREAM_FORBIDDEN"
+
+    scenario(tmp_path, run)
+
+
 def finding(word):
     def choose(kept):
         return Redirect(f"https://files.example/{word}") if word.encode() in kept.body else Refuse(404, "X", "x")

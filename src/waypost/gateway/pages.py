@@ -213,8 +213,11 @@ class Pages:
         if page.choose is not None:
             chosen = page.choose(Reply(200, kept.headers, kept.body))
         if isinstance(chosen, Redirect):
+            client = self._upstreams.client
             try:
-                check_redirect(self._upstreams.client.target(kept.source), chosen)
+                for one in (chosen, *chosen.others):
+                    if not client.target(one.location).declared:
+                        check_redirect(client.target(kept.source), one)
             except UpstreamForbidden as error:
                 return refusal(error)
         if not isinstance(chosen, Reply):
