@@ -156,6 +156,7 @@ def test_the_limits():
 WORDS = {
     "install": "install reports", "pixel": "pixels", "container": "images", "file": "file templates", "file-regex": "regular expressions",
     "python": "Python projects", "python-file": "Python files", "telemetry": "telemetry", "catch-all": "catch-all",
+    "npm": "npm packages", "npm-rest": "what is left of an npm registry",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from waypost.artifacts.file import FileRoute
 from waypost.artifacts.file_regex import FileRegexRow
 from waypost.artifacts.homebrew import BottleImagesRow
 from waypost.artifacts.kind import HostPolicy
+from waypost.artifacts.npm import NpmRestRow, NpmRow
 from waypost.artifacts.pixel import PixelRow
 from waypost.artifacts.python import PythonFileRow
 from waypost.artifacts.registry import kinds
@@ -55,6 +56,11 @@ ROWS = {
     "catch-all": [CatchAllRow("www.upstream.example:444", "skates")],
     "telemetry": [TelemetryRow("/t", "skates"), TelemetryRow("/t2", "skates", None, ["token"])],
     "homebrew": [BottleImagesRow("acme/tap", (("registry.upstream.example", "team/tap"),), "skates")],
+    "npm": [
+        NpmRow("skates", ("https://registry.upstream.example/npm", "http://other.upstream.example")),
+        NpmRow("@acme/skates", ("https://registry.upstream.example",), proxy=True),
+    ],
+    "npm-rest": [NpmRestRow()],
     "pixel": [PixelRow()],
     "install": [InstallRow()],
 }
@@ -73,7 +79,7 @@ SITES = {kind.name: kind.site(ROWS[kind.name], POLICY) for kind in kinds()}
 WORDS = st.sampled_from(
     ["v2", "simple", "skates", "skates-1.tar.gz", "a.png", "package-event", "install", "t", "t2", "f", "p", "q", "r", "count",
      "acme", "tap", "col", "manifests", "blobs", "tags", "list", "latest", DIGEST, "_catalog", "referrers", "uploads",
-     "..", ".", "", "%2e%2e", "%2f", "%", "%zz", "%00", "%0d%0a", "%ff", "\\", "@", "@evil.example", "evil.example", ":80", "?", "#",
+     "@acme", "@acme%2fskates", "-", "skates-1.tgz", "dist-tags", "attestations", "..", ".", "", "%2e%2e", "%2f", "%", "%zz", "%00", "%0d%0a", "%ff", "\\", "@", "@evil.example", "evil.example", ":80", "?", "#",
      "https:", "{x}", "é", "\ud800", "\r\n", "\x00", " "]
 )  # fmt: skip
 PATHS = st.lists(WORDS | st.text(max_size=6), max_size=6).map("/".join)
@@ -184,5 +190,6 @@ def test_tags_are_different():
 def test_the_order_of_kinds():
     """docs/request-handling.md tells it."""
     assert [kind.name for kind in kinds() if not kind.root] == [
-        "install", "pixel", "container", "file", "file-regex", "python", "python-file", "telemetry", "catch-all",
+        "install", "pixel", "container", "npm", "file", "file-regex", "python", "python-file", "telemetry", "catch-all",
+        "npm-rest",
     ]  # fmt: skip

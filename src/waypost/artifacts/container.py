@@ -366,4 +366,5 @@ KIND = Kind(
     site=ContainerSite,
     declare=declare,
     clashes=clashes,
+    claims=lambda row: ("/v2",),
 )

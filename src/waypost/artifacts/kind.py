@@ -87,6 +87,10 @@ class Kind(Struct, frozen=True, kw_only=True):
              Raises DeclarationError, or an ExceptionGroup of several. None: people cannot declare it.
     clashes  rows of one host → those that cannot live together; [] when all is well.
              Called when configuration is loaded, never while serving.
+    claims   a row → paths that are its kind's, with everything below them. Two kinds cannot claim the same, and
+             routes of files there are refused where the kind is asked before them: they would never answer.
+    falls_back
+             its domain's `fallback` is where it finds what nobody declares
     root     answers for everything under its host's root, so that no other type has room there
     """
 
@@ -96,4 +100,6 @@ class Kind(Struct, frozen=True, kw_only=True):
     site: Callable[[Sequence[Any], HostPolicy], Site]
     declare: Callable[[Package], Sequence[Struct]] | None = None
     clashes: Callable[[Sequence[Any]], list[Clash]] = lambda rows: []
+    claims: Callable[[Any], Sequence[str]] = lambda row: ()
+    falls_back: bool = False
     root: bool = False

@@ -304,4 +304,13 @@ def clashes(rows: Sequence[ProjectRow]) -> list[Clash]:
     ]
 
 
-KIND = Kind(name="python", order=29, row=ProjectRow, site=ProjectSite, declare=declare, clashes=clashes)
+KIND = Kind(
+    name="python",
+    order=29,
+    row=ProjectRow,
+    site=ProjectSite,
+    declare=declare,
+    clashes=clashes,
+    claims=lambda row: ("/simple",),
+    falls_back=True,
+)

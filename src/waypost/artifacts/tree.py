@@ -22,9 +22,9 @@ from waypost.routing.request import Request
 
 _READ_ONLY = Refuse(405, "UNSUPPORTED", "This repository is read with GET.", (("allow", "GET, HEAD"),))
 _CLIMBS = Refuse(404, "NOT_FOUND", "A path that climbs out of its folder leads nowhere.")
-_INSECURE = Refuse(502, "UNSAFE_TARGET", "This repository is on plain http, and https never leads there.")
+INSECURE = Refuse(502, "UNSAFE_TARGET", "This repository is on plain http, and https never leads there.")
 # RFC 9110 sections 12.5.1, 13.1 and 14.2: what of the client's request shapes the answer.
-_FORWARDED = frozenset(
+FORWARDED = frozenset(
     ("accept", "range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range")
 )
 
@@ -107,7 +107,7 @@ class TreeSite:
             )
             return msgspec.structs.replace(fetch, others=tuple(others), alike=file.same, pin=self._pin(file))
         if any(self._downgrades(location, request) for location in locations):
-            return _INSECURE
+            return INSECURE
         redirects = [
             Redirect(location, self._facts(location, file, request), root=f"{root}/")
             for location, root in zip(locations, self._row.upstreams, strict=True)
@@ -125,7 +125,7 @@ class TreeSite:
         facts = self._facts(location, file, request)
         if self._row.proxy:
             return fetch_file(location, request.method, _forwarded(request), facts)
-        return _INSECURE if self._downgrades(location, request) else Redirect(location, facts)
+        return INSECURE if self._downgrades(location, request) else Redirect(location, facts)
 
     def _downgrades(self, location: str, request: Request) -> bool:
         return location.startswith("http:") and (self._secure or request.scheme == "https")
@@ -166,7 +166,7 @@ def _plain(request: Request) -> Request:
 
 
 def _forwarded(request: Request) -> Headers:
-    return tuple((name, value) for name, value in request.headers if name in _FORWARDED)
+    return tuple((name, value) for name, value in request.headers if name in FORWARDED)
 
 
 def roots(package: Package, example: str) -> tuple[str, ...]:

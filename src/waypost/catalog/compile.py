@@ -8,7 +8,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from waypost.artifacts import container
-from waypost.artifacts.kind import Clash, Collection, DeclarationError, HostPolicy
+from waypost.artifacts.file import KIND as FILE
+from waypost.artifacts.file import FileRoute
+from waypost.artifacts.kind import Clash, Collection, DeclarationError, HostPolicy, Kind
+from waypost.artifacts.npm import NpmRestRow
 from waypost.artifacts.pixel import PixelRow
 from waypost.artifacts.registry import kinds
 from waypost.artifacts.snapshot import Host, Policy, Snapshot, UpstreamRow, by_kind, decode_host, encode, encode_host
@@ -115,7 +118,7 @@ def compile_file(path: Path, port: int, tls_port: int | None = None) -> Compiled
 
 def _summary(hosts: dict[str, list[Struct]]) -> str:
     """How much there is, without what is always there."""
-    counts = [sum(not isinstance(row, PixelRow | InstallRow) for row in rows) for rows in hosts.values()]
+    counts = [sum(not isinstance(row, PixelRow | InstallRow | NpmRestRow) for row in rows) for rows in hosts.values()]
     rules, used = sum(counts), sum(count > 0 for count in counts)
     return f"{rules:,} rule{'s' * (rules != 1)} on {used:,} host{'s' * (used != 1)}"
 
@@ -173,11 +176,16 @@ class _Declared:
 
     def check_clashes(self) -> None:
         for host, rows in self.rows.items():
-            for clash in _clashes(rows):
+            for clash in [*_clashes(rows), *_meeting(rows)]:
                 first, second = self._origin[id(clash.one)], self._origin[id(clash.other)]
                 where = "" if first == second else f"; {first} is in line {self._file.line(first)}"
                 line = self._file.line(second)
                 self.problems.append(Problem(str(self._file.path), line, second, "", f"on {host}, {clash.why}{where}"))
+        for index, domain in enumerate(self._settings.domain):
+            users = [kind.name for kind, _ in by_kind(self.rows.get(domain.host, [])) if kind.falls_back]
+            if domain.fallback is not None and len(users) > 1:
+                expected = f"one index, and {' and '.join(users)} have one each; give them domains of their own"
+                self.problems.append(self._file.problem(f"domain[{index}].fallback", domain.fallback, expected))
 
 
 def _declare(package: Package) -> Sequence[Struct]:
@@ -220,6 +228,34 @@ def _clashes(rows: list[Struct]) -> list[Clash]:
                 if kind is not root and kind.declare is not None
             ]
     return found
+
+
+def _meeting(rows: list[Struct]) -> list[Clash]:
+    """Paths that two kinds would have for themselves, and routes of files that one of them would never let through."""
+    groups = by_kind(rows)
+    claimed: dict[str, tuple[Kind, Struct]] = {}
+    found = []
+    for kind, own in groups:
+        for row in own:
+            for path in kind.claims(row):
+                first, holder = claimed.setdefault(path, (kind, row))
+                if first is not kind:
+                    found.append(Clash(holder, row, f"{path} would be of type {first.name} and of type {kind.name}"))
+    for row in (row for row in rows if claimed and isinstance(row, FileRoute)):
+        for path in _beginnings(row.path):
+            first, holder = claimed.get(path, (FILE, row))
+            if first.order < FILE.order:
+                why = f"the route {row.path} would never answer, since all of {path} is of type {first.name}"
+                found.append(Clash(holder, row, why))
+    return found
+
+
+def _beginnings(template: str) -> list[str]:
+    """The paths that all matches of a template are at or below, as far as they may be claimed: two segments."""
+    literal, brace, _ = template.partition("{")
+    segments = literal.split("?")[0].split("/")[1:]
+    whole = segments[:-1] if brace else segments
+    return ["/" + "/".join(whole[:many]) for many in (1, 2) if len(whole) >= many]
 
 
 def _leaves(group: ExceptionGroup[DeclarationError]) -> Iterator[DeclarationError]:
