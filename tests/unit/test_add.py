@@ -104,7 +104,8 @@ def test_a_line_of_sources_list_becomes_its_repository(tmp_path):
     ("pasted", "says"),
     [
         ("", "neither an image name"),
-        ("npm install skates", "`npm` is not supported yet"),
+        ("npm run skates", "`npm` is not supported yet"),
+        ("npm install skates boots", "name of one package"),
         ("pip list", "`pip` is not supported yet"),
         ("pip install skates boots", "name of one project"),
         ("deb cdrom:[Debian] bookworm main", "expected a line such as"),
@@ -151,6 +152,27 @@ def test_a_python_project_is_tried_where_pip_asks_without_tls(tmp_path):
     added = add(path, "pip install skates", None, 8080)
     assert added.base_url == "http://localhost:8080"
     assert tomllib.loads(path.read_text())["package"][0]["type"] == "python"
+
+
+@pytest.mark.parametrize(
+    ("pasted", "name", "upstream", "use"),
+    [
+        (
+            "npm install @acme/skates --registry https://npm.example/",
+            "@acme/skates",
+            "https://npm.example",
+            "npm install @acme/skates --@acme:registry={base}/",
+        ),
+        ("yarn add skates@1", "skates", "https://registry.npmjs.org", "npm install skates --registry={base}/"),
+    ],
+)
+def test_npm_packages(tmp_path, pasted, name, upstream, use):
+    entry = read_pasted(pasted, "d.example")
+    assert entry.keys == {"type": "npm", "name": name, "domain": "d.example", "upstream": upstream}
+    assert entry.use == use
+    assert ("fallback" in entry.note) is (name == "skates")
+    added = add(tmp_path / "waypost.toml", pasted, None, 8080)
+    assert added.base_url == "http://localhost:8080"
 
 
 def test_what_was_there_stays_to_the_byte(tmp_path):

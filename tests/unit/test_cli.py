@@ -211,7 +211,7 @@ def test_add_without_a_file_makes_one(here):
     ("arguments", "says"),
     [
         (("",), "neither an image name nor a `docker pull …` command. `waypost add` takes"),
-        (("npm install x",), "`npm` is not supported yet"),
+        (("gem install x",), "`gem` is not supported yet"),
         (("acme/x",), "say with --domain HOST which one users will use"),
         (("https://dl.example/x-1.0.tgz", "--domain", "X y"), "--domain: found 'X y'"),
         (("https://dl.example/1.0/x.tgz", "--domain", "get.example"), "nothing was written, since waypost.toml could not be used then:\nwaypost.toml:9: package[1]: on get.example, "),

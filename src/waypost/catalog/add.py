@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 import tomlkit
 from msgspec import Struct
 
+from waypost.artifacts import npm_command
+from waypost.artifacts.npm_command import NpmCommandError
 from waypost.artifacts.reference import ImageNameError, as_written
 from waypost.artifacts.registries import shown_at
 from waypost.artifacts.requirement import PUBLIC, RequirementError, is_command, parse_command
@@ -20,7 +22,7 @@ from waypost.settings import HOST
 
 VERSION = re.compile(r"(?<![0-9A-Za-z.])v?(\d+(?:\.\d+)+(?:[-+](?:rc|alpha|beta|pre)[0-9.]*)?)(?![0-9A-Za-z]|\.\d)")
 DEFAULT_BASE = "localhost"
-_TAKES = "`waypost add` takes a `docker pull` or `pip install` line, an image name or a URL"
+_TAKES = "`waypost add` takes a `docker pull`, `pip install` or `npm install` line, an image name or a URL"
 
 
 class AddError(Exception):
@@ -80,6 +82,8 @@ def read_pasted(text: str, domain: str | None) -> Entry:
         return _python(text, domain)
     if command == "deb":
         return _deb(text, domain)
+    if npm_command.is_command(text):
+        return _npm(text, domain)
     if command in ("pip", "uv", "poetry", "npm", "yarn", "pnpm", "helm", "cargo", "gem", "go", "brew", "apt", "git"):
         raise AddError(f"`{command}` is not supported yet; {_TAKES}")
     return _container(text, domain)
@@ -142,6 +146,19 @@ def _deb(line: str, domain: str | None) -> Entry:
     return Entry(name, _given(keys), domain, line[: found.start("url")] + "{base}" + line[found.end("url") :])
 
 
+def _npm(text: str, domain: str | None) -> Entry:
+    try:
+        name, registry = npm_command.parse_command(text)
+    except NpmCommandError as error:
+        raise AddError(str(error)) from None
+    keys = {"type": "npm", "name": name, "domain": domain, "upstream": registry}
+    scope, slash, _ = name.partition("/")
+    # What has a scope can be had from a registry of its own. Everything else comes from one.
+    option = f"--{scope}:registry" if slash else "--registry"
+    note = f'what {name} needs comes from the `fallback` of its [[domain]], such as "{npm_command.PUBLIC}/"'
+    return Entry(name, _given(keys), domain, f"npm install {name} {option}={{base}}/", "" if slash else note)
+
+
 def _file_name(path: str) -> str:
     """`/v{version}/skates-{version}-linux.tar.gz` → `skates-linux`: what an entry may be called."""
     stem = re.sub(r"(\.tar)?\.[a-z0-9]+$", "", posixpath.basename(path))
@@ -193,11 +210,11 @@ def new_text(domain: str | None) -> str:
 def default_domain(entry: Entry) -> str:
     """Where an entry goes on a machine where somebody tries us.
 
-    Images and Python projects at `localhost` itself: container clients do not look up names below it, and it is the
-    one name that they and pip ask without TLS.
+    Images, Python projects and npm packages at `localhost` itself: container clients and Node do not look up names
+    below it, and it is the one name that clients and pip ask without TLS.
     """
     kind = entry.keys["type"]
-    if kind in ("container", "python"):
+    if kind in ("container", "python", "npm"):
         return DEFAULT_BASE
     return f"{'get' if kind == 'file' else kind}.{DEFAULT_BASE}"
 
