@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TypeAlias
 
-from benchmarks import collector, freshness, index, kept, load, match, redirect, reload, stages, stream
+from benchmarks import collector, freshness, index, kept, load, match, packument, redirect, reload, stages, stream
 from benchmarks.measure import Figure, machine, table
 
 Benchmark: TypeAlias = Callable[[bool], list[Figure]]
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "redirect": redirect.run,
     "kept": kept.run,
     "index": index.run,
+    "packument": packument.run,
     "stages": stages.run,
     "stream": stream.run,
     "match": match.run,

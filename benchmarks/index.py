@@ -6,20 +6,19 @@ asked for the large page while somebody else asks for plain redirects, one after
 
 from __future__ import annotations
 
-import http.client
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
-from tests.support.server import WaypostServer, free_port, until
+from tests.support.server import WaypostServer, free_port
 
 from benchmarks import clients
 from benchmarks.measure import Figure, at_most, cores, cpu_seconds, pin, spread
 from benchmarks.nginx import nginx
+from benchmarks.waits import drained, said, waits
 from benchmarks.wrk import Round, Wrk
 
 HOST = "pypi.acme.example"
@@ -130,13 +129,13 @@ def _small(quick: bool) -> list[Figure]:
             ]
             for wrk in ways:
                 wrk.round(server.port, worker, 1)
-            _drained(server)
+            drained(server)
             fetches = server.metric("waypost_fetches_total")
             found: list[list[Round]] = [[] for _ in ways]
             for _ in range(rounds):
                 for wrk, into in zip(ways, found, strict=True):
                     into.append(wrk.round(server.port, worker, seconds))
-                    _drained(server)
+                    drained(server)
             fetches = server.metric("waypost_fetches_total") - fetches
     answered = sum(one.answers for rounds_of in found for one in rounds_of)
     # Each page is confirmed once a minute.
@@ -159,43 +158,24 @@ def _large(quick: bool) -> list[Figure]:
         folder = Path(name)
         folder.chmod(0o755)
         with serving(folder, {"skates": many}) as (server, worker, _):
-            alone = _waits(server, lambda: time.sleep(5))
+            alone = waits(server, lambda: time.sleep(5))
             before, peak = cpu_seconds(worker), _peak(worker)
-            said: list[tuple[float, int]] = []
-            making = _waits(server, lambda: said.append(_page(server)))
+            told: list[tuple[float, int]] = []
+            making = waits(server, lambda: told.append(_page(server)))
             cpu, peak = cpu_seconds(worker) - before, _peak(worker) - peak
-            giving = _waits(server, lambda: [said.append(_page(server)) for _ in range(10)])
-            leading = _waits(server, lambda: [_file(server, many - number) for number in range(1, 200)])
-    (first, size), *again = said
+            giving = waits(server, lambda: [told.append(_page(server)) for _ in range(10)])
+            leading = waits(server, lambda: [_file(server, many - number) for number in range(1, 200)])
+    (first, size), *again = told
     return [
         Figure(f"a page of {many:,} files, until its first client has it", f"{first:.2f} s ({size / 1e6:.0f} MB)"),
         Figure("… and when it is kept, median of 10", f"{median(one for one, _ in again):.2f} s"),
         Figure("CPU of the first, plain redirects beside it included", f"{cpu:.2f} s"),
         Figure("memory of the worker at its highest, beyond what it had before", f"{peak / 1e6:.0f} MB"),
-        Figure("a plain redirect alone: median, 99 % within, worst", _said(alone)),
-        Figure("… while the page is fetched and made", _said(making)),
-        Figure("… while the kept page is given out, one after another", _said(giving)),
-        Figure("… while files of it are redirected, one after another", _said(leading)),
+        Figure("a plain redirect alone: median, 99 % within, worst", said(alone)),
+        Figure("… while the page is fetched and made", said(making)),
+        Figure("… while the kept page is given out, one after another", said(giving)),
+        Figure("… while files of it are redirected, one after another", said(leading)),
     ]
-
-
-def _waits(server: WaypostServer, work: Callable[[], object]) -> list[float]:
-    """How long each plain redirect took while `work` was done, in milliseconds."""
-    thread = threading.Thread(target=work)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    waits = []
-    thread.start()
-    number = 0
-    while thread.is_alive():
-        number += 1
-        start = time.perf_counter()
-        connection.request("GET", clients.path(number), headers={"Host": clients.HOST, "User-Agent": "curl/8.14.1"})
-        connection.getresponse().read()
-        waits.append((time.perf_counter() - start) * 1000)
-        time.sleep(0.001)
-    thread.join()
-    connection.close()
-    return waits
 
 
 def _page(server: WaypostServer) -> tuple[float, int]:
@@ -214,16 +194,3 @@ def _file(server: WaypostServer, number: int) -> None:
 def _peak(pid: int) -> int:
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition("VmHWM:")[2].split()[0]) * 1024
-
-
-def _said(waits: list[float]) -> str:
-    most = quantiles(waits, n=100, method="inclusive")[98]
-    return f"{median(waits):.1f} ms, {most:.1f} ms, {max(waits):.1f} ms of {len(waits):,}"
-
-
-def _drained(server: WaypostServer) -> None:
-    """Waits until nothing is left to collect, so that a round begins as the one before it."""
-    time.sleep(1.2)  # the worker tells once a second
-    until(
-        lambda: server.metric("waypost_stored_total") >= server.metric("waypost_events_total"), 120, "all to be stored"
-    )
