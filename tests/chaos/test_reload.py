@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import threading
 import time
 
 import pytest
@@ -60,16 +61,18 @@ def test_reloads_under_load_drop_no_connection_and_no_request(server):
             answer.read()
             answers.append((answer.status, answer.headers["Connection"]))
             assert connection.sock is not None, "the server closed a connection that it should keep"
-            if background.stopping.is_set():
+            if stopping.is_set():
                 break
         connection.close()
 
+    stopping = threading.Event()
     background = Background(load, threads=3)
     for number in range(20):
         server.configure("nonsense = [" if number % 4 == 3 else CONFIG.format(f"edit-{number}"))
         time.sleep(0.15)
     server.configure(CONFIG.format("last"))
     until(lambda: location(server).endswith("/last"), what="the last edit")
+    stopping.set()
     background.join()
     assert set(answers) == {(307, None)}
     assert len(answers) > 500
