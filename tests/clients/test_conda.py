@@ -16,18 +16,20 @@ import pytest
 from tests.clients.pulls import Waypost, run
 from tests.clients.trees import Tree, counted, download, lose, mirrored
 
-# What pixi does, too: solve, download, link. Prints the URLs that a lock file would have.
+# What pixi does, too: solve, download, link. Prints the URLs that a lock file would have. Threads of the library may end
+# after Python has, which kills it: so Python goes first.
 INSTALL = """\
-import asyncio, sys
+import asyncio, os, sys
 from rattler import install, solve
 from rattler.networking import Client
 
 async def main(channel, prefix):
     records = await solve([channel], ["rocket-skates"], platforms=["linux-64", "noarch"])
     await install(records, prefix, show_progress=False, client=Client.default_client())
-    print(*sorted(record.url for record in records), sep="\\n")
+    print(*sorted(record.url for record in records), sep="\\n", flush=True)
 
 asyncio.run(main(*sys.argv[1:]))
+os._exit(0)
 """
 
 

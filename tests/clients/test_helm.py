@@ -96,7 +96,7 @@ def test_each_chart_counts_once_wherever_it_is(
     # The index is kept, and who asks again is told so.
     run(home, helm, "repo", "update")
     waypost.take(1)
-    assert (first.asked_for("/index.yaml"), second.asked) == (1, [])
+    assert (first.asked_for("/index.yaml"), second.asked_for("")) == (1, 0)
     waypost.stop()
 
 
