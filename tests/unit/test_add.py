@@ -9,6 +9,8 @@ import tomllib
 import pytest
 
 from waypost.catalog.add import AddError, add, add_to_text, read_pasted
+from waypost.catalog.compile import compile_file
+from waypost.catalog.explain import explain_request
 from waypost.settings import SettingsError
 
 FILE = """\
@@ -70,8 +72,8 @@ def test_images_keep_their_spelling(pasted, name, upstream):
         ("https://dl.example/1.2.3/", "dl.example", "/{version}/", "https://dl.example/{version}/"),
         ("https://dl.example", "dl.example", "/", "https://dl.example/"),
         (
-            "https://github.com/acme/boots/releases/download/v1.2/boots.tgz", "boots",
-            "/acme/boots/releases/download/v{version}/boots.tgz", "https://github.com/acme/boots/releases/download/v{version}/boots.tgz",
+            "https://github.com/acme/boots/archive/refs/tags/v1.2.zip", "github.com",
+            "/acme/boots/archive/refs/tags/v{version}.zip", "https://github.com/acme/boots/archive/refs/tags/v{version}.zip",
         ),
         ("https://dl.example/sha256.txt", "sha256", "/sha256.txt", "https://dl.example/sha256.txt"),
     ],
@@ -98,6 +100,29 @@ def test_a_line_of_sources_list_becomes_its_repository(tmp_path):
     # Whoever tries us gets a domain for it alone.
     other = tmp_path / "other.toml"
     assert add(other, "deb https://deb.acme.example ./", None, 8080).base_url == "http://deb.localhost:8080"
+
+
+@pytest.mark.parametrize(
+    ("url", "to", "use"),
+    [
+        ("github.com/acme/boots/releases/download/v1.2/b.tgz", "github:acme/boots@v{version}", "/1.2/b.tgz"),
+        ("github.com/acme/boots/releases/download/1.2/b-1.2.tgz", "github:acme/boots", "/1.2/b-1.2.tgz"),
+        ("github.com/acme/boots/releases/download/cli%2Fv1.2/b", "github:acme/boots@cli/v{version}", "/1.2/b"),
+        ("github.com/acme/boots/releases/download/night%2Fly/b", "github:acme/boots", "/night%2Fly/b"),
+        ("github.com/acme/boots/releases/latest/download/b.tgz", "github:acme/boots", "/latest/b.tgz"),
+        ("gitlab.com/acme/x/boots/-/releases/v1/downloads/b", "gitlab:acme/x/boots", "/v1/b"),
+        ("gitlab.com/acme/x/boots/-/releases/permalink/latest/downloads/b", "gitlab:acme/x/boots", "/latest/b"),
+    ],
+)
+def test_files_of_releases_become_presets(tmp_path, url, to, use):
+    added = add(tmp_path / "waypost.toml", f"curl -LO https://{url}", "get.acme.example", 8080)
+    assert added.entry.name == "boots"
+    assert added.entry.keys["routes"] == [{"path": "/{version}/{file}", "to": to}]
+    assert added.entry.use == f"curl -LO {{base}}{use}"
+    # What users are told to type leads where the pasted URL led.
+    snapshot = compile_file(tmp_path / "waypost.toml", 8080).snapshot
+    answer = explain_request(snapshot, "GET", f"http://get.acme.example{use}", (), lambda *_: None)[1]
+    assert answer == f"  307 to https://{url}".replace("cli%2Fv", "cli/v")
 
 
 @pytest.mark.parametrize(

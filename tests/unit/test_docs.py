@@ -17,6 +17,8 @@ from msgspec import Struct
 from tests.support.manners import MANNERS
 
 from waypost.artifacts.kind import Package, Route
+from waypost.artifacts.preset import NAMES as PRESETS
+from waypost.artifacts.preset import expand
 from waypost.artifacts.registries import REGISTRIES, find
 from waypost.artifacts.registry import kinds
 from waypost.cli import app
@@ -88,6 +90,13 @@ def test_the_keys_of_the_configuration():
 
 def test_the_keys_of_routes():
     check_keys(table("configuration.md", "Routes"), list(keys(Route)))
+
+
+def test_what_presets_become():
+    rows = table("configuration.md", "Presets")
+    assert {to.strip("`").partition(":")[0] for to, _, _ in rows} == set(PRESETS)
+    for to, path, url in rows:
+        assert expand(code(to), code(path)).url == code(url)
 
 
 def test_the_types_of_packages():

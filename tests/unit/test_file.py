@@ -204,6 +204,92 @@ def test_where_a_redirect_leads(location: str, target: str | None) -> None:
     assert followed("https://dl.example.net/x", location) == target
 
 
+# Mirrors
+
+MIRRORED = msgspec.structs.replace(ROUTE, others=("https://two.example:8443/{version}/{platform}",))
+PATH = "/1/l/skates.tar.gz"
+
+
+def test_mirrors_are_offered_in_order_and_each_fact_names_its_own() -> None:
+    redirect = ask(MIRRORED, PATH, "a=b")
+    assert isinstance(redirect, Redirect)
+    assert redirect.location == "https://dl.example.net/skates-1-l.tar.gz?a=b"
+    (other,) = redirect.others
+    assert other.location == "https://two.example:8443/1/l?a=b"
+    assert [one.facts[0].upstream for one in (redirect, other)] == ["dl.example.net", "two.example:8443"]
+    assert redirect.facts == (msgspec.structs.replace(other.facts[0], upstream="dl.example.net"),)
+    # Whoever has the file has the same: clients need not stay with one of them.
+    assert redirect.pin is None
+
+
+def test_of_posted_objects_each_is_a_fact_at_each_mirror() -> None:
+    redirect = ask(MIRRORED, PATH, None, "POST", b'{"a": 1}{"a": 2}')
+    assert isinstance(redirect, Redirect)
+    assert [fact.variables for fact in redirect.others[0].facts] == [fact.variables for fact in redirect.facts]
+    assert {fact.upstream for fact in redirect.others[0].facts} == {"two.example:8443"}
+    assert len(redirect.facts) == 2
+
+
+def test_a_head_leaves_no_fact_at_any_mirror() -> None:
+    redirect = ask(MIRRORED, PATH, method="HEAD")
+    assert isinstance(redirect, Redirect)
+    assert [one.facts for one in (redirect, *redirect.others)] == [(), ()]
+
+
+def test_homebrew_looks_at_whichever_mirror_can_be_looked_at() -> None:
+    look = ask(MIRRORED, PATH, method="HEAD", headers=(("user-agent", "Homebrew/4"),))
+    assert isinstance(look, Fetch)
+    (other,) = look.others
+    assert [one.url for one in (look, other)] == [
+        "https://dl.example.net/skates-1-l.tar.gz",
+        "https://two.example:8443/1/l",
+    ]
+    assert look.instead is None
+    assert other.instead == ask(MIRRORED, PATH, method="HEAD")
+    alone = ask(ROUTE, PATH, method="HEAD", headers=(("user-agent", "Homebrew/4"),))
+    assert isinstance(alone, Fetch)
+    assert alone.instead == Redirect("https://dl.example.net/skates-1-l.tar.gz")
+
+
+def test_a_path_that_climbs_out_of_any_mirror_is_not_found() -> None:
+    route = FileRoute("/{+x}", "https://one.example/?{+x}", "skates", others=("https://two.example/{+x}",))
+    refused = ask(route, "/../x")
+    assert isinstance(refused, Refuse)
+    assert refused.status == 404
+
+
+def test_no_mirror_leads_from_https_to_http() -> None:
+    route = msgspec.structs.replace(ROUTE, others=("http://two.example/{version}",))
+    assert isinstance(ask(route, PATH), Redirect)
+    refused = ask(route, PATH, scheme="https")
+    assert isinstance(refused, Refuse)
+    assert (refused.status, refused.code) == (502, "UNSAFE_TARGET")
+
+
+def test_a_proxied_file_comes_from_whichever_mirror_has_it() -> None:
+    fetch = ask(msgspec.structs.replace(MIRRORED, proxy=True), PATH, headers=(("range", "bytes=0-"),))
+    assert isinstance(fetch, Fetch)
+    (other,) = fetch.others
+    assert other.url == "https://two.example:8443/1/l"
+    assert fetch.headers == other.headers == (("range", "bytes=0-"),)
+    assert fetch.alike
+    relay = other.then(UpstreamHead(200, ()))
+    assert isinstance(relay, Relay)
+    assert relay.facts[0].upstream == "two.example:8443"
+    alone = ask(msgspec.structs.replace(ROUTE, proxy=True), PATH)
+    assert isinstance(alone, Fetch)
+    assert not alone.alike
+
+
+def test_mirrors_are_declared_as_a_list() -> None:
+    to = ["https://dl.example.net/{x}", "github:acme/skates"]
+    rows = declare(Package(type="file", name="skates", routes=[Route("/{x}", to, proxy=True)]))
+    there = "https://github.com/acme/skates/releases/latest/download/{x}"
+    assert rows == [FileRoute("/{x}", to[0], "skates", None, True, (there,))]
+    assert rows[0].ways == (to[0], there)
+    assert rows == declare(Package(type="file", name="skates", proxy=True, routes=[Route("/{x}", to)]))
+
+
 def test_more_literal_text_wins_and_explain_says_so() -> None:
     rows = [
         FileRoute("/{x}/{y}", None, "one"),
@@ -250,10 +336,16 @@ def test_declare() -> None:
             "no variable 'y'",
         ),
         (Package(type="file", name="x", routes=[Route("/{x}", "https://{x}/")]), "routes[0].to", "variables"),
+        (Package(type="file", name="x", routes=[Route("/x", [])]), "routes[0].to", "at least one URL"),
         (
-            Package(type="file", name="x", routes=[Route("/x", "github:acme/skates")]),
+            Package(type="file", name="x", routes=[Route("/x", ["https://h.example/x", "https://h.example/x"])]),
             "routes[0].to",
-            "not supported yet",
+            "each place once",
+        ),
+        (
+            Package(type="file", name="x", routes=[Route("/x", ["https://h.example/", "/y"])]),
+            "routes[0].to",
+            "https://",
         ),
     ],
 )

@@ -232,10 +232,10 @@ def test_an_unsafe_outgoing_template_is_refused(text: str, says: str) -> None:
     assert says in caught.value.sentence
 
 
-def test_scheme_and_host_of_an_outgoing_template() -> None:
+def test_scheme_and_authority_of_an_outgoing_template() -> None:
     outgoing = Outgoing.parse("HTTPS://H.Example:8443/{x}", ("x",))
-    assert (outgoing.scheme, outgoing.host) == ("https", "h.example")
-    assert Outgoing.parse("http://[::1]:80/", ()).host == "[::1]"
+    assert (outgoing.scheme, outgoing.authority) == ("https", "h.example:8443")
+    assert Outgoing.parse("http://[::1]:80/", ()).authority == "[::1]:80"
 
 
 # RFC 6570 section 3.2: the values of its examples.

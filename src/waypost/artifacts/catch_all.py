@@ -37,7 +37,7 @@ class CatchAllSite:
         row = rows[0]
         self._row = row
         self._outgoing = None if row.target is None else outgoing(row.target)
-        self._target = Target(self._outgoing, row.package, row.owner)
+        self._target = Target(() if self._outgoing is None else (self._outgoing,), row.package, row.owner)
 
     def decide(self, request: Request) -> Decision | None:
         if not request.path.startswith("/"):
@@ -48,7 +48,7 @@ class CatchAllSite:
         location = self._outgoing.location({"path": request.path[1:]})
         if location is not None and request.query is not None:
             location = f"{location}?{keep_query(request.query)}"
-        return None if location is None else self._target.to(location, request, {})
+        return None if location is None else self._target.to((location,), request, {})
 
     def explain(self, request: Request) -> list[str]:
         to = "200" if self._row.target is None else f"https://{self._row.target}/…"

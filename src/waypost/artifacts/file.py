@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import islice
 
@@ -9,6 +10,8 @@ from msgspec import Struct
 
 from waypost.artifacts.immutable import Way, lockable
 from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package, Route
+from waypost.artifacts.preset import NAMES as PRESETS
+from waypost.artifacts.preset import Expanded, PresetError, expand
 from waypost.artifacts.target import Target
 from waypost.routing.clash import clashes, neighbours
 from waypost.routing.decision import Decision, Fetch
@@ -23,13 +26,24 @@ MOST_CLASHES = 20
 
 
 class FileRoute(Struct, frozen=True, array_like=True, tag="file"):
-    """An incoming template and where it leads. `to` None: answer 200 and record."""
+    """An incoming template and where it leads.
+
+    to      None: answer 200 and record
+    others  where the same files are, in order, for when `to` is down
+    latest  templates for the version "latest", one for `to` and one for each of `others`; none: they are the same
+    """
 
     path: str
     to: str | None
     package: str
     owner: str | None = None
     proxy: bool = False
+    others: tuple[str, ...] = ()
+    latest: tuple[str, ...] = ()
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        return () if self.to is None else (self.to, *self.others)
 
 
 class _Entry:
@@ -44,8 +58,9 @@ class _Entry:
     def target(self) -> Target:
         if self._target is None:
             row = self.row
-            outgoing = None if row.to is None else Outgoing.parse(row.to, Template.parse(row.path).names)
-            self._target = Target(outgoing, row.package, row.owner, row.proxy)
+            names = Template.parse(row.path).names
+            ways, latest = ([Outgoing.parse(url, names) for url in urls] for urls in (row.ways, row.latest))
+            self._target = Target(ways, row.package, row.owner, row.proxy, latest)
         return self._target
 
 
@@ -83,7 +98,7 @@ class FileSite:
 
 
 def _said(row: FileRoute) -> str:
-    return f"{row.path} → {'200' if row.to is None else row.to}"
+    return f"{row.path} → {', and while that is down '.join(row.ways) or '200'}"
 
 
 def _why(best: Template, other: Template) -> str:
@@ -120,14 +135,41 @@ def _row(package: Package, index: int, route: Route) -> FileRoute:
         template = Template.parse(route.path)
     except TemplateError as error:
         raise DeclarationError(f"{key}.path", route.path, f"a path template: {error.sentence}") from error
-    if route.to is not None:
-        if route.to.startswith(("github:", "gitlab:")):
-            raise DeclarationError(f"{key}.to", route.to, "a URL; github: and gitlab: are not supported yet")
+    ways = _ways(route, template, f"{key}.to")
+    to, *others = (way.url for way in ways) if ways else (None,)
+    latest = tuple(way.latest or way.url for way in ways) if any(way.latest for way in ways) else ()
+    return FileRoute(
+        route.path, to, package.name, package.owner, route.proxy or package.proxy, tuple(filter(None, others)), latest
+    )
+
+
+def _ways(route: Route, template: Template, key: str) -> list[Expanded]:
+    """Where a route leads, presets written out; none if it says nothing of it."""
+    if route.to is None:
+        return []
+    written = [route.to] if isinstance(route.to, str) else route.to
+    if not written:
+        raise DeclarationError(key, written, "at least one URL; leave the key out to answer 200 and count")
+    ways: list[Expanded] = []
+    for text in written:
         try:
-            Outgoing.parse(route.to, template.names)
+            way = expand(text, route.path) or Expanded(text)
+            for url in filter(None, way):
+                Outgoing.parse(url, template.names)
+        except PresetError as error:
+            raise DeclarationError(key, text, error.sentence) from error
         except TemplateError as error:
-            raise DeclarationError(f"{key}.to", route.to, f"a URL template: {error.sentence}") from error
-    return FileRoute(route.path, route.to, package.name, package.owner, route.proxy or package.proxy)
+            raise DeclarationError(key, text, f"a URL template: {error.sentence}{_presets(text)}") from error
+        if way in ways:
+            raise DeclarationError(key, text, "each place once")
+        ways.append(way)
+    return ways
+
+
+def _presets(text: str) -> str:
+    """What may have been meant by something like `gitbub:acme/skates`."""
+    known = ", ".join(f"{name}:" for name in PRESETS)
+    return f" Presets begin with {known}." if re.match(r"[A-Za-z0-9]+:(?!//)", text) else ""
 
 
 def clashing(rows: Sequence[FileRoute]) -> list[Clash]:

@@ -59,7 +59,7 @@ class FileRegexSite:
         self._patterns = [compile_pattern(row.pattern) for row in rows]
         self._targets = [
             Target(
-                None if row.to is None else Outgoing.parse(row.to, tuple(pattern.groupindex)),
+                () if row.to is None else (Outgoing.parse(row.to, tuple(pattern.groupindex)),),
                 row.package,
                 row.owner,
             )

@@ -22,10 +22,13 @@ class DeclarationError(Exception):
 
 
 class Route(Struct, forbid_unknown_fields=True):
-    """One entry of `routes`: an incoming path template, and where it leads (None: answer 200 and count)."""
+    """One entry of `routes`: an incoming path template, and where it leads (None: answer 200 and count).
+
+    Several places have the same files; the first that is up serves.
+    """
 
     path: str
-    to: str | None = None
+    to: str | list[str] | None = None
     proxy: bool = False
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
 
 from waypost.artifacts.posted import encodable, flatten, objects
+from waypost.artifacts.preset import LATEST
 from waypost.routing.decision import (
     Decision,
     Fact,
@@ -63,44 +65,61 @@ _NOT_MODIFIED = frozenset(("etag", "last-modified", "cache-control", "expires"))
 class Target:
     """What answers once a route matched.
 
-    outgoing  None: answer 200 and record
-    proxy     stream the file through instead of redirecting
+    ways    where the file is, in order; none: answer 200 and record
+    proxy   stream the file through instead of redirecting
+    latest  the same for the version "latest", as many; none: that is a version like others
     """
 
-    __slots__ = ("outgoing", "owner", "package", "proxy", "upstream")
+    __slots__ = ("latest", "owner", "package", "proxy", "upstreams", "ways")
 
-    def __init__(self, outgoing: Outgoing | None, package: str, owner: str | None, proxy: bool = False) -> None:
-        self.outgoing = outgoing
+    def __init__(
+        self,
+        ways: Sequence[Outgoing],
+        package: str,
+        owner: str | None,
+        proxy: bool = False,
+        latest: Sequence[Outgoing] = (),
+    ) -> None:
+        self.ways = ways
         self.package = package
         self.owner = owner
         self.proxy = proxy
-        self.upstream = None if outgoing is None else outgoing.host
+        self.latest = latest
+        self.upstreams = [way.authority for way in ways]
 
     def answer(self, request: Request, values: dict[str, str]) -> Decision:
         """`values`: the route's variables as they came."""
-        location = None
-        if self.outgoing is not None:
-            location = self.outgoing.location(values, request.query)
+        ways = self.latest if self.latest and values.get("version") == LATEST else self.ways
+        locations = []
+        for way in ways:
+            location = way.location(values, request.query)
             if location is None:
                 return _CLIMBS
-        return self.to(location, request, values)
+            locations.append(location)
+        return self.to(locations, request, values)
 
-    def to(self, location: str | None, request: Request, values: dict[str, str]) -> Decision:
-        """The answer for a URL that is already made."""
+    def to(self, locations: Sequence[str], request: Request, values: dict[str, str]) -> Decision:
+        """The answer for URLs that are already made, one for each way."""
         method = request.method
         if method not in METHODS:
             return _NOT_ALLOWED
-        if location is not None and request.scheme == "https" and location.startswith("http:"):
+        if request.scheme == "https" and any(location.startswith("http:") for location in locations):
             return _INSECURE
-        if self.proxy and location is not None:
-            return _NOT_ALLOWED_PROXY if method == "POST" else self._fetch(location, request, values)
+        if self.proxy and locations:
+            return _NOT_ALLOWED_PROXY if method == "POST" else self._fetch(locations, request, values)
         facts = () if method == "HEAD" else self._facts(request, values)
-        if location is None:
+        if not locations:
             return Reply(200, _TEXT, b"", facts)
-        redirect = Redirect(location, facts)
+        first, *others = map(Redirect, locations, self._by_upstream(facts))
+        redirect = msgspec.structs.replace(first, others=tuple(others)) if others else first
         if method == "HEAD" and goes_on_from_there(request):
-            return msgspec.structs.replace(look(location, request.path, redirect), instead=redirect)
+            return _looked_for(redirect, request.path)
         return redirect
+
+    def _by_upstream(self, facts: tuple[Fact, ...]) -> Iterator[tuple[Fact, ...]]:
+        """The facts as they are where each upstream serves: as they are made, they are those of the first."""
+        for number, upstream in enumerate(self.upstreams):
+            yield tuple(msgspec.structs.replace(fact, upstream=upstream) for fact in facts) if number else facts
 
     def _facts(self, request: Request, values: dict[str, str]) -> tuple[Fact, ...]:
         kind = "telemetry" if request.method == "POST" else "binary-download"
@@ -123,14 +142,19 @@ class Target:
             version=variables.get("version"),
             platform=variables.get("platform"),
             variables=variables or None,
-            upstream=self.upstream,
+            upstream=self.upstreams[0] if self.upstreams else None,
         )
 
-    def _fetch(self, location: str, request: Request, values: dict[str, str]) -> Fetch:
+    def _fetch(self, locations: Sequence[str], request: Request, values: dict[str, str]) -> Fetch:
         # Bodies of proxied requests are not event data: nothing is posted here.
         facts = () if request.method == "HEAD" else self._facts(request, values)
         headers = tuple((name, value) for name, value in request.headers if name in FORWARDED)
-        return fetch_file(location, request.method, headers, facts)
+        first, *others = (
+            fetch_file(location, request.method, headers, own)
+            for location, own in zip(locations, self._by_upstream(facts), strict=True)
+        )
+        # Mirrors have the same file, or do not have it yet.
+        return msgspec.structs.replace(first, others=tuple(others), alike=True) if others else first
 
 
 def fetch_file(url: str, method: str, headers: Headers, facts: tuple[Fact, ...]) -> Fetch:
@@ -150,6 +174,13 @@ def fetch_file(url: str, method: str, headers: Headers, facts: tuple[Fact, ...])
 def goes_on_from_there(request: Request) -> bool:
     """Whether a client asks by HEAD where a file is, and then fetches it there, past us: Homebrew does."""
     return (request.header("user-agent") or "").startswith("Homebrew/")
+
+
+def _looked_for(redirect: Redirect, path: str) -> Fetch:
+    """A HEAD at whichever upstream can answer it; if none can, the client is sent there after all."""
+    looks = [look(one.location, path, msgspec.structs.replace(one, others=())) for one in (redirect, *redirect.others)]
+    looks[-1] = msgspec.structs.replace(looks[-1], instead=redirect)
+    return msgspec.structs.replace(looks[0], others=tuple(looks[1:]))
 
 
 def look(url: str, path: str, otherwise: Redirect) -> Fetch:

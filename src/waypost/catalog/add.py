@@ -7,13 +7,15 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import tomlkit
 from msgspec import Struct
+from tomlkit.items import Array
 
 from waypost.artifacts import npm_command
 from waypost.artifacts.npm_command import NpmCommandError
+from waypost.artifacts.preset import LATEST, Shown, shown
 from waypost.artifacts.reference import ImageNameError, as_written
 from waypost.artifacts.registries import shown_at
 from waypost.artifacts.requirement import PUBLIC, RequirementError, is_command, parse_command
@@ -108,19 +110,41 @@ def _file(url: str, domain: str | None) -> Entry:
         raise AddError(f"found {url!r}; expected a URL ({error})") from None
     if not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment or re.search(r"[{}\s]", url):
         raise AddError(f"found {url!r}; expected the plain URL of a file: no password, query, fragment, braces, blanks")
+    released = shown(url)
+    if released is not None:
+        return _release(released, domain)
     path = parts.path or "/"
     version = VERSION.search(path)
     note = ""
     if version:
         path = path.replace(version[1], "{version}")
         note = f"{version[1]} was taken for the version: {{version}} now stands for any"
-    route = tomlkit.inline_table()
-    route.update({"path": path, "to": f"{parts.scheme}://{parts.netloc}{path}"})
-    routes = tomlkit.array()
-    routes.append(route)
     name = _file_name(path) or parts.hostname
+    routes = _routes(path, f"{parts.scheme}://{parts.netloc}{path}")
     keys = {"type": "file", "name": name, "domain": domain, "routes": routes}
     return Entry(name, _given(keys), domain, f"curl -LO {{base}}{parts.path or '/'}", note)
+
+
+def _release(released: Shown, domain: str | None) -> Entry:
+    """All files of all releases, since their addresses differ in tag and name only."""
+    to, version = released.preset, released.tag or LATEST
+    if (found := VERSION.search(version)) and released.tag is not None:
+        version = found[1]
+        tag = released.tag.replace(version, "{version}")
+        to += "" if tag == "{version}" else f"@{tag}"
+    name = posixpath.basename(released.project)
+    keys = {"type": "file", "name": name, "domain": domain, "routes": _routes("/{version}/{file}", to)}
+    use = f"curl -LO {{base}}/{quote(version, safe='')}/{released.file}"
+    note = f"{{version}} and {{file}} stand for any; /{LATEST}/{{file}} is of the release that is then the latest"
+    return Entry(name, _given(keys), domain, use, note)
+
+
+def _routes(path: str, to: str) -> Array:
+    route = tomlkit.inline_table()
+    route.update({"path": path, "to": to})
+    routes = tomlkit.array()
+    routes.append(route)
+    return routes
 
 
 def _python(text: str, domain: str | None) -> Entry:

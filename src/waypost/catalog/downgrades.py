@@ -48,10 +48,13 @@ def _plain(package: Package) -> Iterator[tuple[str, str]]:
         upstreams = {"upstream": package.upstream}
     else:
         upstreams = {f"upstream[{number}]": one for number, one in enumerate(package.upstream or [])}
-    routes = {f"routes[{number}].to": one.to for number, one in enumerate(package.routes) if not one.proxy}
-    for key, url in (upstreams | routes).items():
-        if url is not None and _is_plain(url):
+    for key, url in upstreams.items():
+        if _is_plain(url):
             yield key, url
+    for number, route in enumerate(package.routes):
+        for url in [route.to] if isinstance(route.to, str) else route.to or ():
+            if _is_plain(url) and not route.proxy:
+                yield f"routes[{number}].to", url
 
 
 def _is_plain(url: str) -> bool:

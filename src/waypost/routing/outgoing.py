@@ -92,31 +92,33 @@ _Step: TypeAlias = str | tuple[str, bytes | None] | Expression
 class Outgoing:
     """An outgoing template.
 
-    text    as written
-    scheme  "http" or "https"
-    host    lower case, without port
+    text       as written
+    scheme     "http" or "https"
+    authority  the host in lower case, with the port if the template names one
     """
 
-    __slots__ = ("_fragment", "_path", "_query", "host", "scheme", "text")
+    __slots__ = ("_fragment", "_path", "_query", "authority", "scheme", "text")
 
-    def __init__(self, text: str, scheme: str, host: str, steps: tuple[list[_Step], list[_Step], list[_Step]]) -> None:
+    def __init__(
+        self, text: str, scheme: str, authority: str, steps: tuple[list[_Step], list[_Step], list[_Step]]
+    ) -> None:
         self.text = text
         self.scheme = scheme
-        self.host = host
+        self.authority = authority
         self._path, self._query, self._fragment = map(tuple, steps)
 
     @classmethod
     def parse(cls, text: str, bound_names: Collection[str]) -> Outgoing:
         """Raises TemplateError: not http(s), a variable in the authority, or one that is not bound."""
         parts = parse(text)
-        scheme, host = _authority(text, parts)
+        scheme, authority = _authority(text, parts)
         for part in parts:
             if isinstance(part, Expression):
                 _check_bound(text, part, bound_names)
         steps = _steps(parts)
         if climbs(_literally(steps[PATH])):
             raise TemplateError(text, 0, "Write the path without '.' and '..'.")
-        return cls(text, scheme, host, steps)
+        return cls(text, scheme, authority, steps)
 
     def location(self, values: Mapping[str, str], query: str | None = None) -> str | None:
         """The URL for raw values (as Template.match gives them) and the request's raw query.
@@ -152,7 +154,7 @@ def _authority(text: str, parts: tuple[Part, ...]) -> tuple[str, str]:
         following = parts[1]
         if not isinstance(following, Expression) or following.operator not in ("/", "?", "#"):
             raise TemplateError(text, len(first), "A value here could extend the host: write '/' before it.")
-    return match["scheme"].lower(), match["host"].lower().rstrip(".")
+    return match["scheme"].lower(), match["host"].lower().rstrip(".") + (match["port"] or "")
 
 
 def _why_no_authority(text: str, first: str) -> str:
