@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,11 +17,15 @@ import typer
 from msgspec import Struct
 from tests.support.manners import MANNERS
 
-from waypost.artifacts.kind import Package, Route
+from waypost.artifacts.container import ContainerRow
+from waypost.artifacts.file import FileRoute
+from waypost.artifacts.kind import HostPolicy, Package, Route
 from waypost.artifacts.preset import NAMES as PRESETS
 from waypost.artifacts.preset import expand
+from waypost.artifacts.reach import page
 from waypost.artifacts.registries import REGISTRIES, find
 from waypost.artifacts.registry import kinds
+from waypost.artifacts.snapshot import Host
 from waypost.cli import app
 from waypost.console.app import Exposition
 from waypost.data import DataDirectory
@@ -97,6 +102,23 @@ def test_what_presets_become():
     assert {to.strip("`").partition(":")[0] for to, _, _ in rows} == set(PRESETS)
     for to, path, url in rows:
         assert expand(code(to), code(path)).url == code(url)
+
+
+def test_the_example_of_the_page_about_reach_has_its_fields():
+    text = section("configuration.md", "What clients must reach")
+    example = json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1])
+    rows = [
+        FileRoute("/x", "https://github.com/x", "skates", others=("https://dl.example.net/x",)),
+        ContainerRow("acme/skates", "ghcr.io", "acme/skates", "skates"),
+    ]
+    assert json.loads(page(Host("get.acme.example", HostPolicy("https://get.acme.example"), rows))) == example
+
+
+def test_the_example_of_files_can_be_used(tmp_path):
+    text = re.search(r"```toml\n(.*?)```", (ROOT / "docs/ecosystems/files.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "waypost.toml").write_text('base_domain = "waypost.example"\n' + text)
+    explained = waypost(tmp_path, "explain", "https://get.acme.example/latest/skates-linux-amd64.tgz")
+    assert "307 to https://github.com/acme/skates/releases/latest/download/skates-linux-amd64.tgz" in explained
 
 
 def test_the_types_of_packages():

@@ -20,6 +20,7 @@ routes = [
   { path = "/{version}/{platform}/{file}", to = "https://dl.example/{version}/{platform}/{file}" },
   { path = "/{version}/linux/{file}", to = "https://linux.example/{version}/{file}" },
   { path = "/ping" },
+  { path = "/m/{version}/{file}", to = ["github:acme/skates", "https://dl.example/{version}/{file}"] },
 ]
 
 [[package]]
@@ -117,4 +118,32 @@ def test_how_upstreams_stand_where_somebody_knows(explained):
         "  health: quay.io is up",
     ]
     assert not [line for line in explained(url) if "health" in line]
+    # Of one that is alone, nobody asks how it is.
     assert not [line for line in explained("http://get.example/1/linux/x", health=str) if "health" in line]
+
+
+def test_mirrors_are_all_named_in_order_and_how_they_stand(explained):
+    assert explained("http://get.example/m/1.2/x.tgz", health="{} is up".format) == [
+        "GET http://get.example/m/1.2/x.tgz",
+        "  307 to https://github.com/acme/skates/releases/download/1.2/x.tgz",
+        "  why: file: /m/{version}/{file} → https://github.com/acme/skates/releases/download/{version}/{file}, and while "
+        "that is down https://dl.example/{version}/{file} (version=1.2, file=x.tgz), package skates",
+        "  why: file: /{version}/{platform}/{file} → https://dl.example/{version}/{platform}/{file} matches as well, "
+        "but has less literal text",
+        "  order: https://github.com/acme/skates/releases/download/1.2/x.tgz, then https://dl.example/1.2/x.tgz",
+        "  health: github.com is up",
+        "  health: dl.example is up",
+        "  counted: binary-download of skates, version 1.2, variables version=1.2 file=x.tgz",
+    ]
+    manifest = "/v2/acme/skates/manifests/1"
+    order = f"  order: https://ghcr.io{manifest}, then https://quay.io{manifest}"
+    assert order in explained(f"http://docker.example{manifest}")
+
+
+def test_the_page_about_reach_is_explained_as_it_is_answered(explained):
+    lines = explained("http://all.example/.well-known/waypost/reach?domain=get.example")
+    assert lines[1:] == [
+        "  200, answered here",
+        "  why: answered the same on every host of this configuration, before its own rules",
+        "  counted: nothing; this is no download",
+    ]

@@ -281,6 +281,14 @@ def test_a_proxied_file_comes_from_whichever_mirror_has_it() -> None:
     assert not alone.alike
 
 
+def test_what_any_mirror_says_of_a_lock_is_said_in_our_name() -> None:
+    fetch = ask(msgspec.structs.replace(MIRRORED, proxy=True), PATH)
+    assert isinstance(fetch, Fetch)
+    relay = fetch.others[0].then(UpstreamHead(200, (("link", '<https://two.example:8443/2/m>; rel="immutable"'),)))
+    assert isinstance(relay, Relay)
+    assert relay.headers == (("link", '<https://get.acme.example/2/m/skates.tar.gz>; rel="immutable"'),)
+
+
 def test_mirrors_are_declared_as_a_list() -> None:
     to = ["https://dl.example.net/{x}", "github:acme/skates"]
     rows = declare(Package(type="file", name="skates", routes=[Route("/{x}", to, proxy=True)]))

@@ -14,7 +14,7 @@ from waypost.artifacts.container import ContainerRow, PatternRow
 from waypost.artifacts.file import FileRoute
 from waypost.artifacts.file_regex import FileRegexRow
 from waypost.artifacts.homebrew import BottleImagesRow
-from waypost.artifacts.kind import HostPolicy
+from waypost.artifacts.kind import HostPolicy, origins
 from waypost.artifacts.npm import NpmRestRow, NpmRow
 from waypost.artifacts.pixel import PixelRow
 from waypost.artifacts.python import PythonFileRow
@@ -22,7 +22,7 @@ from waypost.artifacts.registry import kinds
 from waypost.artifacts.simple import ProjectRow
 from waypost.artifacts.telemetry import InstallRow, TelemetryRow
 from waypost.artifacts.tree import TreeRow
-from waypost.routing.decision import Fact, Fetch, Page, Redirect, Refuse, Reply
+from waypost.routing.decision import Fact, Fetch, Page, Redirect, Refuse, Reply, UpstreamHead
 from waypost.routing.request import Request
 
 HOST = "host.example"
@@ -40,6 +40,17 @@ ROWS = {
         FileRoute("/p/{+x}", "https://dl.upstream.example:8443/{+x}", "skates"),
         FileRoute("/q?v={v}", "https://dl.upstream.example/?v={v}#{v}", "skates"),
         FileRoute("/{+x}", "http://dl.upstream.example{/x}", "skates", proxy=True),
+        FileRoute(
+            "/m/{version}",
+            "https://dl.upstream.example/{version}",
+            "skates",
+            others=("https://www.upstream.example:444/{version}", "http://dl.upstream.example/?{version}"),
+            latest=(
+                "https://dl.upstream.example/l",
+                "https://www.upstream.example:444/l",
+                "http://dl.upstream.example/l",
+            ),
+        ),
         FileRoute("/count", None, "skates"),
     ],
     "file-regex": [
@@ -73,11 +84,22 @@ ROWS |= {  # trees differ in what they read in a path alone
     for kind in kinds()
     if isinstance(kind.row, type) and issubclass(kind.row, TreeRow)
 }
+# What upstreams may say to whatever is asked of them.
+SIMPLE = b"""{"meta": {"api-version": "1.0"}, "name": "skates", "files": [
+    {"filename": "skates-1.tar.gz", "url": "https://storage.upstream.example/x", "hashes": {}}]}"""
+ANSWERS = [
+    UpstreamHead(200, (("content-type", "application/vnd.pypi.simple.v1+json"),), SIMPLE),
+    UpstreamHead(200, (("content-type", "text/html"),), b"{}"),
+    UpstreamHead(404, ()),
+    UpstreamHead(307, (("location", "https://storage.upstream.example/x"),)),
+    UpstreamHead(302, (("location", "/elsewhere"),)),
+]
+REACHES = {kind.name: kind.reach(ROWS[kind.name]) for kind in kinds()}
 SITES = {kind.name: kind.site(ROWS[kind.name], POLICY) for kind in kinds()}
 
 # What sites look for, and what has led other software astray.
 WORDS = st.sampled_from(
-    ["v2", "simple", "skates", "skates-1.tar.gz", "a.png", "package-event", "install", "t", "t2", "f", "p", "q", "r", "count",
+    ["v2", "simple", "skates", "skates-1.tar.gz", "a.png", "package-event", "install", "t", "t2", "f", "p", "q", "r", "count", "m",
      "acme", "tap", "col", "manifests", "blobs", "tags", "list", "latest", DIGEST, "_catalog", "referrers", "uploads",
      "@acme", "@acme%2fskates", "-", "skates-1.tgz", "dist-tags", "attestations", "..", ".", "", "%2e%2e", "%2f", "%", "%zz", "%00", "%0d%0a", "%ff", "\\", "@", "@evil.example", "evil.example", ":80", "?", "#",
      "https:", "{x}", "é", "\ud800", "\r\n", "\x00", " "]
@@ -121,17 +143,30 @@ def test_every_kind_is_tried():
 @example(request=Request("GET", HOST, f"/v2/acme/tap/x/blobs/{DIGEST}"))
 @example(request=Request("HEAD", HOST, "/f/x", None, [("user-agent", "Homebrew/4.2")]))
 @example(request=Request("GET", HOST, "//evil.example/@evil.example"))
+@example(request=Request("GET", HOST, "/m/1"))
+@example(request=Request("GET", HOST, "/m/latest"))
+@example(request=Request("GET", HOST, "/r/x"))
+@example(request=Request("GET", HOST, "/simple/skates/skates-1.tar.gz"))
+@example(request=Request("GET", HOST, "/simple/other/"))
 def test_the_contract(name, request):
     site = SITES[name]
     decision = site.decide(request)
     assert all(isinstance(line, str) for line in site.explain(request))
     assert same(decision, site.decide(request))
     if isinstance(decision, Redirect):
-        check_url(decision.location)
-        check_facts(decision.facts)
+        for one in (decision, *decision.others):
+            check_url(one.location)
+            check_facts(one.facts)
+            assert within_reach(name, one.location)
     elif isinstance(decision, Fetch):
-        check_url(decision.url)
-        assert "authorization" not in {header.lower() for header, _ in decision.headers}
+        for one in (decision, *decision.others):
+            check_url(one.url)
+            assert "authorization" not in {header.lower() for header, _ in one.headers}
+            for head in ANSWERS:
+                then = one.then(head)
+                if isinstance(then, Reply) and isinstance(decision.keep, Page) and decision.keep.choose:
+                    then = decision.keep.choose(then)
+                assert not isinstance(then, Redirect) or REACHES[name].further or within_reach(name, then.location)
     elif isinstance(decision, Reply):
         check_facts(decision.facts)
         check_headers(decision.headers)
@@ -142,6 +177,11 @@ def test_the_contract(name, request):
         msgspec.json.encode(decision.message)
     if request.method == "HEAD" and not isinstance(decision, Fetch | None):
         assert not getattr(decision, "facts", ())
+
+
+def within_reach(name, location):
+    """Whether clients are sent where reach says, to ourselves, or to the fallback of the whole host."""
+    return origins([location]) <= REACHES[name].origins | origins([POLICY.base_url, POLICY.fallback])
 
 
 def same(one, other):

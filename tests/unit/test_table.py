@@ -29,6 +29,15 @@ def test_the_first_site_that_answers_decides() -> None:
     assert table.decide(Request("GET", "b.example", "/x")) == UNKNOWN_HOST
 
 
+def test_paths_of_our_own_go_before_every_site_of_every_host_of_ours() -> None:
+    table = Table({"a.example": [Fixed("/x", 200)]}.get, {"/x": lambda request: Reply(203)})
+    assert table.decide(Request("GET", "a.example", "/x")) == Reply(203)
+    assert table.decide(Request("GET", "b.example", "/x")) == UNKNOWN_HOST
+    assert table.explain(Request("GET", "a.example", "/x")) == [
+        "answered the same on every host of this configuration, before its own rules"
+    ]
+
+
 def test_explain_ends_with_the_site_that_answers() -> None:
     table = Table({"a.example": [Fixed("/x", 200), Fixed("/y", 202), Fixed("/z", 203)]}.get)
     assert table.explain(Request("GET", "a.example", "/y")) == ["/x is 200", "/y is 202"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from waypost.artifacts.kind import HostPolicy, Kind
+from waypost.artifacts.kind import HostPolicy, Kind, Reach, origins
 from waypost.artifacts.target import Target
 from waypost.routing.decision import Decision
 from waypost.routing.expression import TemplateError
@@ -55,4 +55,9 @@ class CatchAllSite:
         return [f"catch-all: everything → {to}, package {self._row.package}"]
 
 
-KIND = Kind(name="catch-all", order=90, row=CatchAllRow, site=CatchAllSite)
+def reach(rows: Sequence[CatchAllRow]) -> Reach:
+    """The first row answers."""
+    return Reach(origins(f"https://{row.target}" for row in rows[:1] if row.target is not None))
+
+
+KIND = Kind(name="catch-all", order=90, row=CatchAllRow, site=CatchAllSite, reach=reach)

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from waypost.artifacts.distribution import URL_SAFE, Asked, Image
-from waypost.artifacts.kind import Clash, Collection, DeclarationError, HostPolicy, Kind, Package
+from waypost.artifacts.kind import Clash, Collection, DeclarationError, HostPolicy, Kind, Package, Reach
 from waypost.artifacts.login import PING, PassThrough
 from waypost.artifacts.reference import (
     ImageName,
@@ -359,6 +359,11 @@ def clashes(rows: Sequence[ContainerRow | PatternRow]) -> list[Clash]:
     return found
 
 
+def reach(rows: Sequence[ContainerRow | PatternRow]) -> Reach:
+    """Registries are asked by us; which storage they hand layers from is theirs to say."""
+    return Reach(further=any(isinstance(row, PatternRow) or not row.proxy for row in rows))
+
+
 KIND = Kind(
     name="container",
     order=10,
@@ -367,4 +372,5 @@ KIND = Kind(
     declare=declare,
     clashes=clashes,
     claims=lambda row: ("/v2",),
+    reach=reach,
 )

@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
+import msgspec
 from msgspec import Struct
 
 from waypost.artifacts.immutable import Way, lockable
-from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package, Route
+from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package, Reach, Route, origins
 from waypost.artifacts.preset import NAMES as PRESETS
 from waypost.artifacts.preset import Expanded, PresetError, expand
 from waypost.artifacts.target import Target
@@ -78,9 +79,14 @@ class FileSite:
             return None
         entry, values = found
         decision = entry.target().answer(request, values)
-        if isinstance(decision, Fetch) and entry.row.proxy and entry.row.to is not None:
-            return lockable(decision, Way(self._base_url, entry.row.path, entry.row.to).back)
-        return decision
+        return self._lockable(decision, entry.row) if isinstance(decision, Fetch) and entry.row.proxy else decision
+
+    def _lockable(self, fetch: Fetch, row: FileRoute) -> Fetch:
+        first, *others = (
+            lockable(one, Way(self._base_url, row.path, to).back)
+            for one, to in zip((fetch, *fetch.others), row.ways, strict=True)
+        )
+        return msgspec.structs.replace(first, others=tuple(others)) if others else first
 
     def explain(self, request: Request) -> list[str]:
         matches = [
@@ -187,4 +193,8 @@ def _placed(row: FileRoute) -> str:
     return f"{row.path} (package {row.package})"
 
 
-KIND = Kind(name="file", order=20, row=FileRoute, site=FileSite, declare=declare, clashes=clashing)
+def reach(rows: Sequence[FileRoute]) -> Reach:
+    return Reach(origins(url for row in rows if not row.proxy for url in row.ways))
+
+
+KIND = Kind(name="file", order=20, row=FileRoute, site=FileSite, declare=declare, clashes=clashing, reach=reach)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import re2
 from msgspec import Struct
 
-from waypost.artifacts.kind import HostPolicy, Kind
+from waypost.artifacts.kind import HostPolicy, Kind, Reach, origins
 from waypost.artifacts.target import Target
 from waypost.routing.decision import Decision
 from waypost.routing.outgoing import Outgoing
@@ -111,4 +111,8 @@ def _set(rows: Sequence[FileRegexRow]) -> re2.Set | None:
     return together
 
 
-KIND = Kind(name="file-regex", order=25, row=FileRegexRow, site=FileRegexSite)
+def reach(rows: Sequence[FileRegexRow]) -> Reach:
+    return Reach(origins(row.to for row in rows if row.to is not None))
+
+
+KIND = Kind(name="file-regex", order=25, row=FileRegexRow, site=FileRegexSite, reach=reach)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from waypost.artifacts.kind import DeclarationError, Package
-from waypost.artifacts.tree import OTHER, File, TreeRow, TreeSite, kind_of
+from waypost.artifacts.tree import OTHER, File, TreeRow, TreeSite, kind_of, tree_reach
 from waypost.routing.decision import Decision, Refuse
 from waypost.routing.request import Request
 
@@ -54,4 +54,4 @@ def declare(package: Package) -> Sequence[msgspec.Struct]:
     return _TREE.declare(package)
 
 
-KIND = msgspec.structs.replace(_TREE, declare=declare)
+KIND = msgspec.structs.replace(_TREE, declare=declare, reach=tree_reach)

@@ -17,11 +17,11 @@ from msgspec import Struct
 
 from waypost.artifacts.container import ContainerSite
 from waypost.artifacts.distribution import Image, Step
-from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package
+from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package, Reach
 from waypost.artifacts.reference import ImageName, ImageNameError, is_digest, is_name, parse_registry
 from waypost.artifacts.target import look
 from waypost.artifacts.token import Token
-from waypost.artifacts.tree import OTHER, File, TreeRow, TreeSite, roots
+from waypost.artifacts.tree import OTHER, File, TreeRow, TreeSite, roots, tree_reach
 from waypost.routing.decision import Decision, Fact, Fetch, Keep, Listed, Redirect, Refuse, Relay, Reply, UpstreamHead
 from waypost.routing.request import Request
 
@@ -294,6 +294,13 @@ def site(rows: Sequence[BottleFilesRow | BottleImagesRow], policy: HostPolicy) -
     return BottleImages(images, policy) if images else BottleFiles(rows, policy)  # type: ignore[arg-type]
 
 
+def reach(rows: Sequence[BottleFilesRow | BottleImagesRow]) -> Reach:
+    """Files are where the upstream is; blobs where its registry keeps them."""
+    images = [row for row in rows if isinstance(row, BottleImagesRow) and not row.proxy]
+    files = [row for row in rows if isinstance(row, BottleFilesRow)]
+    return Reach(tree_reach(files).origins, further=bool(images))
+
+
 KIND = Kind(
     name="homebrew",
     order=50,
@@ -302,4 +309,5 @@ KIND = Kind(
     declare=declare,
     clashes=clashes,
     root=True,
+    reach=reach,
 )

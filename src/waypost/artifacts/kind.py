@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from types import UnionType
 from typing import Any
 
@@ -79,6 +80,39 @@ class HostPolicy(Struct, frozen=True, array_like=True):
     secure: bool = False
 
 
+class Reach(Struct, frozen=True):
+    """Where clients of one host may be sent to by one type, as its rows say.
+
+    origins  "https://github.com", "http://dl.example:8080"
+    further  also to hosts that an upstream names in its answers: the storage of layers, the files of an index
+    """
+
+    origins: frozenset[str] = frozenset()
+    further: bool = False
+
+
+_ORIGIN = re.compile(r"(https?://[^/?#{]+)", re.IGNORECASE)
+
+
+def origins(urls: Iterable[str]) -> frozenset[str]:
+    """Scheme, host and port of URLs, or of templates of them."""
+    return frozenset(found[1].lower() for found in map(_ORIGIN.match, urls) if found is not None)
+
+
+def upstreams_reach(rows: Sequence[Any]) -> Reach:
+    """Of rows whose `upstreams` are URLs: those, and whatever these name in turn, unless files pass through us.
+
+    What a type is taken for that does not say it better: rather more than too little.
+    """
+    sent = [row for row in rows if not getattr(row, "proxy", False)]
+    return Reach(origins(url for row in sent for url in getattr(row, "upstreams", ())), further=bool(sent))
+
+
+def nowhere(rows: Sequence[Any]) -> Reach:
+    """Of a type that answers everything itself."""
+    return Reach()
+
+
 class Kind(Struct, frozen=True, kw_only=True):
     """A package type.
 
@@ -95,6 +129,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     falls_back
              its domain's `fallback` is where it finds what nobody declares
     root     answers for everything under its host's root, so that no other type has room there
+    reach    rows of one host → where its clients may be sent. Called when somebody asks for that, and remembered.
     """
 
     name: str
@@ -106,3 +141,4 @@ class Kind(Struct, frozen=True, kw_only=True):
     claims: Callable[[Any], Sequence[str]] = lambda row: ()
     falls_back: bool = False
     root: bool = False
+    reach: Callable[[Sequence[Any]], Reach] = upstreams_reach

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from waypost.artifacts import packument
-from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package
+from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package, nowhere
 from waypost.artifacts.packument import ABBREVIATED, FULL, PackumentError
 from waypost.artifacts.target import fetch_file, followed
 from waypost.artifacts.tree import FORWARDED, INSECURE, roots
@@ -306,5 +306,5 @@ KIND = (
         claims=lambda row: (f"/{row.name}", "/-"),
         falls_back=True,
     ),
-    Kind(name="npm-rest", order=95, row=NpmRestRow, site=NpmRestSite),
+    Kind(name="npm-rest", order=95, row=NpmRestRow, site=NpmRestSite, reach=nowhere),
 )

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
-from waypost.artifacts.kind import HostPolicy, Kind
+from waypost.artifacts.kind import HostPolicy, Kind, nowhere
 from waypost.routing.decision import Decision, Fact, Refuse, Reply
 from waypost.routing.request import Request
 
@@ -53,4 +53,4 @@ class PixelSite:
         return ["pixel: a view of the pixel that x-pxid names"] if request.path == "/a.png" else []
 
 
-KIND = Kind(name="pixel", order=5, row=PixelRow, site=PixelSite)
+KIND = Kind(name="pixel", order=5, row=PixelRow, site=PixelSite, reach=nowhere)

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from msgspec import Struct
 
-from waypost.artifacts.kind import HostPolicy, Kind
+from waypost.artifacts.kind import HostPolicy, Kind, Reach, origins
 from waypost.artifacts.release import normalise
 from waypost.routing.condition import unless_known
 from waypost.routing.decision import Decision, Fact, Redirect, Refuse, Reply
@@ -119,4 +119,8 @@ def _answer(request: Request, etag: str, body: bytes, fact: Fact | None) -> Repl
     return unless_known(request, Reply(200, headers, body, facts))
 
 
-KIND = Kind(name="python-file", order=30, row=PythonFileRow, site=PythonFileSite)
+def reach(rows: Sequence[PythonFileRow]) -> Reach:
+    return Reach(origins(row.url for row in rows))
+
+
+KIND = Kind(name="python-file", order=30, row=PythonFileRow, site=PythonFileSite, reach=reach)

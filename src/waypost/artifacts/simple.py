@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 import msgspec
 from msgspec import Struct
 
-from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package
+from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package, Reach, origins
 from waypost.artifacts.listing import Listing, kept_of
 from waypost.artifacts.oci import digest_of
 from waypost.artifacts.project_page import HTML, JSON, TEXT, Unreadable
@@ -304,6 +304,12 @@ def clashes(rows: Sequence[ProjectRow]) -> list[Clash]:
     ]
 
 
+def reach(rows: Sequence[ProjectRow]) -> Reach:
+    """Where files are, the upstream's page says: mostly at the index itself, or at a host of its own."""
+    sent = [row for row in rows if not row.proxy]
+    return Reach(origins(index for row in sent for index in row.indexes), further=bool(sent))
+
+
 KIND = Kind(
     name="python",
     order=29,
@@ -313,4 +319,5 @@ KIND = Kind(
     clashes=clashes,
     claims=lambda row: ("/simple",),
     falls_back=True,
+    reach=reach,
 )

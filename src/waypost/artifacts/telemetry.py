@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from waypost.artifacts.kind import HostPolicy, Kind
+from waypost.artifacts.kind import HostPolicy, Kind, nowhere
 from waypost.artifacts.posted import flatten, objects
 from waypost.routing.decision import Decision, Fact, Refuse, Reply
 from waypost.routing.request import Request
@@ -104,6 +104,6 @@ class InstallSite:
 
 
 KIND = (
-    Kind(name="telemetry", order=40, row=TelemetryRow, site=TelemetrySite),
-    Kind(name="install", order=5, row=InstallRow, site=InstallSite),
+    Kind(name="telemetry", order=40, row=TelemetryRow, site=TelemetrySite, reach=nowhere),
+    Kind(name="install", order=5, row=InstallRow, site=InstallSite, reach=nowhere),
 )

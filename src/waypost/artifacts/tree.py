@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Struct
 
-from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package
+from waypost.artifacts.kind import Clash, DeclarationError, HostPolicy, Kind, Package, Reach, upstreams_reach
 from waypost.artifacts.target import fetch_file
 from waypost.routing.decision import Decision, Fact, Fetch, Headers, Redirect, Refuse
 from waypost.routing.expression import TemplateError
@@ -202,6 +202,11 @@ def alone(rows: Sequence[TreeRow]) -> list[Clash]:
     ]
 
 
+def tree_reach(rows: Sequence[TreeRow]) -> Reach:
+    """Path by path: nothing that an upstream says leads anywhere else."""
+    return Reach(upstreams_reach(rows).origins)
+
+
 def kind_of(
     name: str, row: type[TreeRow], read: Reader, example: str, order: int = 50, site: type[TreeSite] = TreeSite
 ) -> Kind:
@@ -213,7 +218,9 @@ def kind_of(
     def site_of(rows: Sequence[TreeRow], policy: HostPolicy) -> TreeSite:
         return site(rows, policy, read)
 
-    return Kind(name=name, order=order, row=row, site=site_of, declare=declare, clashes=alone, root=True)
+    # A type with a site of its own may read where else files are.
+    reach = tree_reach if site is TreeSite else upstreams_reach
+    return Kind(name=name, order=order, row=row, site=site_of, declare=declare, clashes=alone, root=True, reach=reach)
 
 
-__all__ = ["OTHER", "File", "Reader", "TreeRow", "TreeSite", "alone", "kind_of", "roots"]
+__all__ = ["OTHER", "File", "Reader", "TreeRow", "TreeSite", "alone", "kind_of", "roots", "tree_reach"]

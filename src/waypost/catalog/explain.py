@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeAlias
 from urllib.parse import quote, urlsplit
 
+from waypost.artifacts import reach
 from waypost.artifacts.snapshot import Snapshot, decode_host, sites_of
 from waypost.routing.decision import Decision, Fact, Fetch, Login, Redirect, Refuse, Reply
 from waypost.routing.request import Request
@@ -40,7 +42,11 @@ def explain_request(
         blob = read.blob(host)
         return None if blob is None else sites_of(decode_host(blob))
 
-    table = Table(sites)
+    def told(host: str) -> bytes | None:
+        blob = read.blob(host)
+        return None if blob is None else reach.page(decode_host(blob))
+
+    table = Table(sites, {reach.PATH: partial(reach.answer, told=told)})
     decided = decision = table.decide(request)
     if steer is not None and isinstance(decision, Redirect | Fetch):
         decision = steer(decision)
@@ -94,9 +100,11 @@ def _upstreams(decision: Redirect | Fetch, health: Health | None) -> list[str]:
     urls = [one.location if isinstance(one, Redirect) else one.url for one in (decision, *decision.others)]
     if len(urls) == 1 and isinstance(decision, Redirect):
         return []
-    lines = [] if health is None else [f"health: {health(urlsplit(url).netloc)}" for url in urls]
+    lines = [] if len(urls) == 1 else [f"order: {', then '.join(urls)}"]
     if decision.pin is not None:
-        lines.insert(0, "pin: upstreams may differ in this, so all clients are sent to the same one")
+        lines.append("pin: upstreams may differ in this, so all clients are sent to the same one")
+    if health is not None:
+        lines += [f"health: {health(urlsplit(url).netloc)}" for url in urls]
     return lines
 
 

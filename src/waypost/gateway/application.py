@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from functools import partial
 
 import msgspec
 
+from waypost.artifacts import reach
 from waypost.artifacts.snapshot import Policy
 from waypost.events.spool import Spool
 from waypost.gateway.address import TrustedProxies
@@ -41,7 +43,7 @@ class Gateway:
         pages: Pages,
         pins: Pins,
     ) -> None:
-        self._table = Table(hosts)
+        self._table = Table(hosts, {reach.PATH: partial(reach.answer, told=hosts.reach)})
         self._recorder = recorder
         self._spool = spool
         self.upstreams = upstreams

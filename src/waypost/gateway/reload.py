@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from waypost.artifacts import reach
 from waypost.artifacts.snapshot import Snapshot, SnapshotError, decode_host, sites_of
 from waypost.routing.site import Site
 
@@ -16,6 +17,8 @@ from waypost.routing.site import Site
 MAX_COMPILED = 32 * 1024 * 1024
 # Names that no snapshot knows are remembered too, so that a flood of them costs a dictionary look-up each.
 MAX_UNKNOWN = 10_000
+# Hosts of which it is remembered where their clients may be sent.
+MAX_TOLD = 1_000
 
 
 class SnapshotFile:
@@ -49,6 +52,7 @@ class CompiledHosts:
         self._compiled: dict[str, tuple[bytes, tuple[Site, ...]]] = {}
         self._before: dict[str, tuple[bytes, tuple[Site, ...]]] = {}
         self._unknown: set[str] = set()
+        self._told: dict[str, bytes] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -79,6 +83,18 @@ class CompiledHosts:
             self._bytes -= len(self._compiled.pop(next(iter(self._compiled)))[0])
         return sites
 
+    def reach(self, host: str) -> bytes | None:
+        """The page about where clients of a host may be sent; None for a host that no snapshot knows."""
+        page = self._told.get(host)
+        if page is None:
+            blob = None if host in self._unknown else self._snapshot.blob(host)
+            if blob is None:
+                return None
+            if len(self._told) >= MAX_TOLD:
+                del self._told[next(iter(self._told))]
+            page = self._told[host] = reach.page(decode_host(blob))
+        return page
+
     def swap(self, snapshot: Snapshot) -> None:
         """Serves from another snapshot from now on."""
         old, self._snapshot = self._snapshot, snapshot
@@ -90,5 +106,6 @@ class CompiledHosts:
             excess -= len(self._before.pop(next(iter(self._before)))[0])
         self._bytes = 0
         self._unknown = set()
+        self._told = {}
         with contextlib.suppress(BufferError):
             old.close()
