@@ -217,12 +217,14 @@ SECURE = '[[domain]]\nhost = "get.example"\nbase_url = "https://get.example"\n'
 def test_https_never_leads_to_http(tmp_path):
     routes = (
         'domain = "get.example"\nroutes = [\n{ path = "/a", to = "http://t.example/a" },\n{ path = "/b", to = "https://t.example/b" },\n'
-        '{ path = "/c", to = "http://t.example/c", proxy = true },\n{ path = "/d", to = "HTTP://t.example/d" },\n]'
+        '{ path = "/c", to = "http://t.example/c", proxy = true },\n{ path = "/d", to = "HTTP://t.example/d" },\n'
+        '{ path = "/e", to = ["https://t.example/e", "http://t.example/e"] },\n]'
     )
     advice = "expected https://…, since get.example is on https; or proxy = true, and what it has passes through us"
     assert problems(tmp_path, SECURE + package("x", routes)) == [
         f"waypost.toml:10: package[0].routes[0].to: found 'http://t.example/a'; {advice}",
         f"waypost.toml:13: package[0].routes[3].to: found 'HTTP://t.example/d'; {advice}",
+        f"waypost.toml:14: package[0].routes[4].to: found 'http://t.example/e'; {advice}",
     ]
     compiled(tmp_path, package("x", routes))
     compiled(tmp_path, SECURE + package("x", routes + "\nproxy = true"))
