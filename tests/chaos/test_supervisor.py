@@ -173,7 +173,12 @@ def test_an_edit_while_another_is_being_read_is_not_missed(server):
 
 
 def test_a_data_directory_that_is_gone_stops_neither_redirects_nor_the_supervisor(server):
-    shutil.rmtree(server.data.root)
+
+    def gone() -> bool:
+        shutil.rmtree(server.data.root, ignore_errors=True)  # workers write and rename files there meanwhile
+        return not server.data.root.exists()
+
+    until(gone, what="the folder to be gone")
     assert server.get("get.acme.example", "/1/skates.tgz")[0] == 307
     os.kill(server.children()[2], signal.SIGKILL)
     until(lambda: b"worker 1 was killed" in server.log.read_bytes(), what="the death to be noticed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from tests.clients.pulls import HOST, Event, Waypost, upstreams
 from tests.support.server import until
+
+from waypost.gateway.steering import EVERY
 
 
 class Tree:
@@ -78,6 +81,9 @@ def lose(waypost: Waypost, tree: Tree, *paths: str) -> None:
     assert not left()
     tree.close()
     until(left, seconds=40, what=f"clients to be led past {tree.url}")
+    # Eight connections may all have met one worker; another one hears of it within EVERY.
+    time.sleep(2 * EVERY)
+    until(left, seconds=10, what=f"every worker to lead clients past {tree.url}")
 
 
 # What of an event says which download it was, and whose.
