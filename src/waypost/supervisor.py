@@ -30,6 +30,7 @@ from waypost.tls.contexts import make_context
 logger = logging.getLogger("waypost")
 
 CONFIG_POLL = 0.25  # seconds between looks at the files
+LOOKING = 0.05  # of one core, at most: thousands of files are looked at less often
 DRAIN = 20.0  # seconds that workers, then the console, get to finish what they are doing
 BACKLOG = 4096  # connections that wait to be accepted, as far as the kernel allows
 
@@ -163,8 +164,9 @@ class Supervisor:
             if self._reading is not None:
                 self._finish_reading(self._reading)
             elif self._reload_asked or time.monotonic() >= next_look:
+                spent = time.process_time()
                 self._look_at_files()
-                next_look = time.monotonic() + CONFIG_POLL
+                next_look = time.monotonic() + max(CONFIG_POLL, (time.process_time() - spent) / LOOKING)
         self._end_children()
 
     def _stop(self, *_: object) -> None:

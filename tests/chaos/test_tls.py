@@ -154,6 +154,19 @@ def test_who_names_no_host_gets_the_first(house: House) -> None:
         assert ("DNS", "get.example") in one.getpeercert()["subjectAltName"]  # type: ignore[index,operator]
 
 
+def test_who_names_an_address_gets_the_first(house: House) -> None:
+    """RFC 6066 section 3 forbids it, and wrk does it. Python's own client does not."""
+    address = f"127.0.0.1:{house.server.tls_port}"
+    command = ["openssl", "s_client", "-connect", address, "-servername", "127.0.0.1", "-CAfile", house.authority.file]
+    done = subprocess.run(
+        [*command, "-verify_return_error", "-verify_hostname", "get.example"],
+        input=b"",
+        capture_output=True,
+        timeout=20,
+    )
+    assert b"Verify return code: 0 (ok)" in done.stdout, done.stderr
+
+
 def test_http_1_1_is_chosen_where_http_2_is_offered(house: House) -> None:
     context = house.context()
     context.set_alpn_protocols(["h2", "http/1.1"])

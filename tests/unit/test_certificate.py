@@ -10,8 +10,8 @@ from tests.support.certificate import Authority
 from tests.unit.test_compile import compiled, host, package, problems
 
 from waypost.artifacts.snapshot import CertificateRow, Snapshot
-from waypost.tls.certificate import CertificateError, read
-from waypost.tls.contexts import Contexts, make_context
+from waypost.tls.certificate import Certificate, CertificateError, read
+from waypost.tls.contexts import PATIENCE, Contexts, make_context
 
 FILE = package("x", 'domain = "get.example"\nroutes = [{ path = "/x" }]')
 
@@ -146,26 +146,107 @@ def row(chain: Path, key: Path, domain: str = "get.example") -> CertificateRow:
     return CertificateRow(domain, str(chain), str(key), read(chain, key).fingerprint)
 
 
+def rows(authority: Authority, *domains: str) -> list[CertificateRow]:
+    return [row(*authority.issue(domain), domain) for domain in domains]
+
+
+def found(contexts: Contexts, host: str) -> Certificate | None:
+    one = contexts.find(host)
+    return None if one is None else one.certificate
+
+
 def test_what_cannot_be_used_leaves_the_one_before(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
     contexts = Contexts(make_context())
     first = row(*authority.issue("get.example", stem="first"))
     contexts.take([first])
-    before = contexts.held()["get.example"]
-    for replacement in (
-        CertificateRow("get.example", "/nowhere.pem", "/nowhere.key", "x"),
-        row(*authority.issue("get.example", days=-1, stem="expired")),
+    before = found(contexts, "get.example")
+    assert before is not None
+    other = row(*authority.issue("other.example"))
+    for replacement, why in (
+        (CertificateRow("get.example", "/nowhere.pem", "/nowhere.key", "x"), "cannot be read"),
+        (row(*authority.issue("get.example", days=-1, stem="expired")), "expired, and the one before it has not"),
+        (other, "not for get.example"),
     ):
         contexts.take([replacement])
-        assert contexts.held()["get.example"] == before
+        assert found(contexts, "get.example") == before
         assert "the one before it stays" in caplog.messages[-1]
+        assert why in caplog.messages[-1]
     second = row(*authority.issue("get.example", stem="second"))
     contexts.take([second])
-    assert contexts.held()["get.example"].fingerprint == second.fingerprint
+    assert found(contexts, "get.example") != before
     contexts.take([])
+    assert found(contexts, "get.example") is None
     assert contexts.held() == {}
 
 
 def test_one_that_has_expired_is_presented_if_there_is_no_other(authority: Authority) -> None:
     contexts = Contexts(make_context())
     contexts.take([row(*authority.issue("get.example", days=-1))])
-    assert list(contexts.held()) == ["get.example"]
+    assert found(contexts, "get.example") is not None
+
+
+def test_what_is_in_hand_stays_whatever_becomes_of_its_file(authority: Authority) -> None:
+    """Most are loaded before anybody asks, so this holds for names that nobody has asked for, too."""
+    contexts = Contexts(make_context())
+    declared = rows(authority, "a.example", "b.example")
+    contexts.take(declared)
+    assert contexts.held() == {}
+    assert len(list(contexts.prepare())) == 2
+    before = contexts.held()
+    for one in declared:
+        Path(one.certificate).unlink()
+    contexts.take([CertificateRow(one.domain, one.certificate, one.key, "x") for one in declared])
+    assert len(list(contexts.prepare())) == 2
+    assert list(contexts.prepare()) == []  # once for what has been taken
+    assert contexts.held() == before
+
+
+def test_what_was_asked_for_longest_ago_makes_room(authority: Authority) -> None:
+    contexts = Contexts(make_context(), most=2)
+    contexts.take(rows(authority, "a.example", "b.example", "c.example"))
+    assert len(list(contexts.prepare())) == 2
+    assert list(contexts.held()) == ["a.example", "b.example"]
+    kept = contexts.find("a.example")
+    assert found(contexts, "c.example") is not None
+    assert list(contexts.held()) == ["a.example", "c.example"]
+    assert contexts.find("a.example") is kept
+    assert found(contexts, "b.example") is not None
+    assert list(contexts.held()) == ["a.example", "b.example"]
+
+
+def test_unchanged_ones_are_not_loaded_again(authority: Authority) -> None:
+    contexts = Contexts(make_context())
+    declared = rows(authority, "a.example", "b.example")
+    contexts.take(declared)
+    kept = [contexts.find(one.domain) for one in declared]
+    contexts.take([row(*authority.issue("a.example"), "a.example"), declared[1]])
+    assert contexts.find("a.example") is not kept[0]
+    assert contexts.find("b.example") is kept[1]
+
+
+def test_preparing_ends_when_others_are_taken(authority: Authority) -> None:
+    contexts = Contexts(make_context())
+    contexts.take(rows(authority, "a.example", "b.example"))
+    preparing = contexts.prepare()
+    next(preparing)
+    contexts.take(rows(authority, "c.example"))
+    assert list(preparing) == []
+    assert len(list(contexts.prepare())) == 1
+    assert list(contexts.held()) == ["c.example"]
+
+
+def test_what_failed_is_tried_again_later(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    now = [time.time()]
+    contexts = Contexts(make_context(), lambda: now[0])
+    (declared,) = rows(authority, "get.example")
+    chain = Path(declared.certificate)
+    away = chain.rename(chain.with_suffix(".away"))
+    contexts.take([declared])
+    for _ in range(3):
+        assert contexts.find("get.example") is None
+    assert len(caplog.messages) == 1
+    assert "nothing is presented there" in caplog.messages[0]
+    away.rename(chain)
+    assert contexts.find("get.example") is None
+    now[0] += PATIENCE
+    assert contexts.find("get.example") is not None

@@ -35,18 +35,18 @@ class Certificates:
                 wrong = "key" if error.file == key else "certificate"
                 self.problems.append(file.problem(f"{at}.{wrong}", getattr(one, wrong), f"a usable file ({error.why})"))
                 continue
-            if not (one.domain in found.names if one.domain.startswith("*.") else found.covers(one.domain)):
+            if not found.covers(one.domain):
                 names = ", ".join(found.names) or "no name at all"
                 expected = f"a certificate for {one.domain}; this one is for {names}"
                 self.problems.append(file.problem(f"{at}.certificate", one.certificate, expected))
                 continue
             self.rows.append(CertificateRow(one.domain, str(chain), str(key), found.fingerprint))
             self._judge(one.domain, found)
+        self._domains = {row.domain for row in self.rows}
 
     def cover(self, host: str) -> bool:
         """Whether some certificate is presented to those who ask for this host."""
-        wild = f"*.{host.partition('.')[2]}"
-        return any(row.domain in (host, wild) for row in self.rows)
+        return host in self._domains or f"*.{host.partition('.')[2]}" in self._domains
 
     def _judge(self, domain: str, found: Certificate) -> None:
         """One that has expired is presented all the same: who trusts nothing else may still see why."""

@@ -55,6 +55,7 @@ GIVE_BACK_EVERY: Final = 5.0
 MANY_GONE: Final = 64  # connections
 DISK_THREADS: Final = 2  # for manifests that are read and kept
 DRAIN: Final = 10.0
+REST: Final = 4.0  # times what it took to load a certificate, before the next one
 HANDSHAKE: Final = 10.0  # seconds that a client may take for it
 SHUTDOWN: Final = 5.0  # seconds to say goodbye in, as TLS wants it
 BACKLOG: Final = 4096  # connections that wait to be accepted, as far as the kernel allows
@@ -114,8 +115,8 @@ async def _serve(number: int, workers: int, listening: Listening, data: DataDire
     server.is_proxy = lambda peer: recorder.trusted.trusts(peer)
     acceptors = [await loop.create_server(server.protocol_factory, sock=listening.http, backlog=BACKLOG)]
     if listening.https is not None and listening.context is not None:
-        gateway.contexts = Contexts(listening.context)
-        gateway.contexts.take(policy.certificates)
+        gateway.contexts = contexts = Contexts(listening.context)
+        contexts.take(policy.certificates)
         acceptors.append(
             await loop.create_server(
                 server.protocol_factory,
@@ -137,6 +138,8 @@ async def _serve(number: int, workers: int, listening: Listening, data: DataDire
         asyncio.create_task(steer(pins, watch, data, number, workers, disk)),
         asyncio.create_task(_give_back(server)),
     ]
+    if gateway.contexts is not None:
+        chores.append(asyncio.create_task(_prepare(gateway.contexts)))
     if number == 0:  # one of all is enough
         chores.append(asyncio.create_task(_sweep(kept, gateway, disk)))
     await stop.wait()
@@ -189,6 +192,16 @@ async def _sweep(kept: Folder, gateway: Gateway, disk: ThreadPoolExecutor) -> No
         await asyncio.sleep(SWEEP_EVERY)
         kept.max_bytes = gateway.policy.cache_bytes
         await asyncio.get_running_loop().run_in_executor(disk, kept.sweep)
+
+
+async def _prepare(contexts: Contexts) -> None:
+    """Certificates that nobody has asked for yet, one at a time: others want to be served meanwhile."""
+    while True:
+        start = time.monotonic()
+        for _ in contexts.prepare():
+            await asyncio.sleep(REST * (time.monotonic() - start))
+            start = time.monotonic()
+        await asyncio.sleep(SNAPSHOT_POLL)
 
 
 async def _tell(state: _State) -> None:
