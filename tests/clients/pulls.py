@@ -31,14 +31,15 @@ class Waypost:
 
     workers = 2
 
-    def __init__(self, folder: Path, config: str) -> None:
-        self.server = WaypostServer(folder, config, workers=self.workers)
+    def __init__(self, folder: Path, config: str, tls: bool = False) -> None:
+        """`tls`: clients are pointed at https."""
+        self.server = WaypostServer(folder, config, workers=self.workers, tls=tls)
         try:
             self.server.start()
         except BaseException:
             self.server.stop()
             raise
-        self.address = f"{HOST}:{self.server.port}"
+        self.address = f"{HOST}:{self.server.tls_port if tls else self.server.port}"
         self._taken = 0
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:

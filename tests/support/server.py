@@ -54,7 +54,7 @@ class WaypostServer:
         temporary.write_text(text)
         temporary.replace(self.config)
 
-    def start(self) -> WaypostServer:
+    def start(self, seconds: float = 20.0) -> WaypostServer:
         """Starts it, on the same port as before if there was one."""
         listen = self._listen if not self.port else f"{self._listen.rpartition(':')[0]}:{self.port}"
         command = [
@@ -66,10 +66,10 @@ class WaypostServer:
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        started = until(lambda: self._started(before), what="waypost serve to start")
+        started = until(lambda: self._started(before), seconds, what="waypost serve to start")
         assert isinstance(started, re.Match), started
         self.port, self.tls_port, self.console_port = int(started[1]), int(started[2] or 0), int(started[3])
-        until(self.ready, what="all workers to be ready")
+        until(self.ready, seconds, what="all workers to be ready")
         return self
 
     def _started(self, before: int) -> re.Match[str] | None:
