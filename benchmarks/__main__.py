@@ -7,7 +7,22 @@ import os
 from collections.abc import Callable
 from typing import TypeAlias
 
-from benchmarks import collector, freshness, index, kept, load, match, packument, redirect, reload, stages, stream
+from benchmarks import (
+    certificates,
+    collector,
+    freshness,
+    idle,
+    index,
+    kept,
+    load,
+    match,
+    packument,
+    redirect,
+    reload,
+    stages,
+    stream,
+    tls,
+)
 from benchmarks.measure import Figure, machine, table
 
 Benchmark: TypeAlias = Callable[[bool], list[Figure]]
@@ -17,6 +32,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "kept": kept.run,
     "index": index.run,
     "packument": packument.run,
+    "tls": tls.run,
+    "idle": idle.run,
+    "certificates": certificates.run,
     "stages": stages.run,
     "stream": stream.run,
     "match": match.run,

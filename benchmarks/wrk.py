@@ -56,18 +56,21 @@ class Round(NamedTuple):
 class Wrk:
     """Drives a port with one set of requests, again and again in their order."""
 
-    def __init__(self, script: Path, requests: Iterable[bytes], core: int, connections: int) -> None:
+    def __init__(
+        self, script: Path, requests: Iterable[bytes], core: int, connections: int, scheme: str = "http"
+    ) -> None:
         texts = script.with_suffix(".txt")
         # The script reads them line by line; "|" stands for the ends of their own lines.
         texts.write_text("\n".join(raw.decode().replace("\r\n", "|") for raw in requests))
         script.write_text(_SCRIPT.format(requests=texts))
+        self._scheme = scheme
         self._command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", "-s", str(script)]
 
     def round(self, port: int, pid: int, seconds: int) -> Round:
         """Raises if any answer was not as it should be."""
         before, start = cpu_seconds(pid), time.monotonic()
         done = subprocess.run(
-            [*self._command, f"-d{seconds}s", "--timeout", "60s", f"http://127.0.0.1:{port}/"],
+            [*self._command, f"-d{seconds}s", "--timeout", "60s", f"{self._scheme}://127.0.0.1:{port}/"],
             capture_output=True,
             text=True,
             check=True,
