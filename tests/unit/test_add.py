@@ -162,7 +162,7 @@ def test_what_cannot_be_added_says_why(pasted, says):
     [
         ("pip install skates --index-url https://pypi.example/simple", "skates", "https://pypi.example/simple/"),
         ("python3 -m pip install 'My.Skates[fast]>=1' -i https://x.example/", "My.Skates", "https://x.example/"),
-        ("uv pip install skates", "skates", "https://pypi.org/simple/"),
+        ("uv pip install skates -i https://x.example", "skates", "https://x.example/"),
     ],
 )
 def test_python_projects(pasted, name, upstream):
@@ -174,7 +174,7 @@ def test_python_projects(pasted, name, upstream):
 
 def test_a_python_project_is_tried_where_pip_asks_without_tls(tmp_path):
     path = tmp_path / "waypost.toml"
-    added = add(path, "pip install skates", None, 8080)
+    added = add(path, "pip install skates -i https://x.example", None, 8080)
     assert added.base_url == "http://localhost:8080"
     assert tomllib.loads(path.read_text())["package"][0]["type"] == "python"
 
@@ -188,7 +188,12 @@ def test_a_python_project_is_tried_where_pip_asks_without_tls(tmp_path):
             "https://npm.example",
             "npm install @acme/skates --@acme:registry={base}/",
         ),
-        ("yarn add skates@1", "skates", "https://registry.npmjs.org", "npm install skates --registry={base}/"),
+        (
+            "yarn add skates@1 --registry https://npm.example",
+            "skates",
+            "https://npm.example",
+            "npm install skates --registry={base}/",
+        ),
     ],
 )
 def test_npm_packages(tmp_path, pasted, name, upstream, use):

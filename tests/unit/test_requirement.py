@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from waypost.artifacts.requirement import PUBLIC, RequirementError, parse_command, parse_index
+from waypost.artifacts.requirement import RequirementError, parse_command, parse_index
 
 U = "https://pypi.acme.example/simple/"
 
@@ -10,7 +10,6 @@ U = "https://pypi.acme.example/simple/"
 @pytest.mark.parametrize(
     ("line", "project", "index"),
     [
-        ("pip install skates", "skates", PUBLIC),
         (f"pip install skates --extra-index-url {U}", "skates", U),
         (f"pip install --index-url={U} My.Skates", "My.Skates", U),
         ("pip install -i https://pypi.acme.example/simple skates", "skates", U),
@@ -32,6 +31,7 @@ def test_lines_that_users_type(line, project, index):
     ("line", "says"),
     [
         ("pip install", "no project"),
+        ("pip install skates", "add --index-url with the address that has skates"),
         ("pip install skates boots", "skates, boots"),
         ("pip install -r requirements.txt", "no project"),
         ("pip install ./skates", "name of one project"),

@@ -8,7 +8,6 @@ import json
 import msgspec
 import pytest
 
-from waypost.artifacts import simple
 from waypost.artifacts.kind import DeclarationError, HostPolicy, Package
 from waypost.artifacts.project_page import HTML, JSON, TEXT
 from waypost.artifacts.simple import MOST_BYTES, ProjectRow, ProjectSite, clashes, declare
@@ -263,7 +262,6 @@ def test_declarations():
 
     assert row("https://one.example/simple") == ProjectRow("my-skates", (ONE,), "My.Skates", "acme")
     assert row([ONE, "https://two.example/root/"]).indexes == (ONE, TWO)
-    assert row("pip install my-skates").indexes == (simple.PUBLIC,)
     assert row(f"pip install my_skates[fast] --extra-index-url {ONE}").indexes == (ONE,)
     assert row(ONE, proxy=True).proxy
 

@@ -24,7 +24,7 @@ from waypost.routing.decision import Decision, Fact, Fetch, Final, Headers, Page
 from waypost.routing.outgoing import Outgoing, keep_query
 from waypost.routing.request import Request
 
-# The largest packuments of npmjs.org are some tens of megabytes.
+# The largest packuments of the public registry are some tens of megabytes.
 BUFFER = 64 * 1024 * 1024
 # Of versions and tags. https://semver.org leaves it open; npm's own reading of versions ends here.
 LONGEST_VERSION = 256
@@ -282,7 +282,7 @@ class NpmRestSite:
 def declare(package: Package) -> list[NpmRow | NpmRestRow]:
     if not packument.NAME.match(package.name):
         raise DeclarationError("name", package.name, "a package's name, such as skates or @acme/skates")
-    found = roots(package, "https://registry.npmjs.org")
+    found = roots(package, "https://npm.example")
     return [NpmRow(package.name, found, package.owner, package.proxy), NpmRestRow()]
 
 

@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from waypost.artifacts.packument import NAME
 
-PUBLIC = "https://registry.npmjs.org"
-
 _COMMAND = re.compile(
     r"(?:sudo\s+)?(?:npm\s+(?:install|i|add)|yarn\s+(?:global\s+)?add|pnpm\s+(?:install|i|add)|bun\s+(?:install|i|add))\s+"
 )
@@ -57,7 +55,10 @@ def parse_command(text: str) -> NpmCommand:
         raise NpmCommandError(f"found {found} in {text!r}; expected the name of one package: each has its own entry")
     name = _name(packages[0])
     scope = name.partition("/")[0] if name.startswith("@") else ""
-    return NpmCommand(name, (registries.get(scope) or registries.get("") or PUBLIC).rstrip("/"))
+    registry = registries.get(scope) or registries.get("")
+    if not registry:
+        raise NpmCommandError(f"found no registry in {text!r}; add --registry with the address that has {name}")
+    return NpmCommand(name, registry.rstrip("/"))
 
 
 def _name(specifier: str) -> str:

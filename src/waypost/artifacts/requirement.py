@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from waypost.routing.expression import TemplateError
 from waypost.routing.outgoing import Outgoing
 
-PUBLIC = "https://pypi.org/simple/"
+EXAMPLE = "https://pypi.example/simple/"
 
 # PEP 508: the name, then extras, then versions or a marker.
 _REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\])?\s*(?:[=<>!~;].*)?")
@@ -71,7 +71,9 @@ def parse_command(text: str) -> Requirement:
         found = ", ".join(projects) or "no project"
         raise RequirementError(f"found {found} in {text!r}; expected the name of one project: each is its own package")
     # With both, the one that is named beside the other is where the project is: the other one is for its needs.
-    indexes = beside or first or [PUBLIC]
+    indexes = beside or first
+    if not indexes:
+        raise RequirementError(f"found no index in {text!r}; add --index-url with the address that has {named[1]}")
     if len(indexes) != 1:
         raise RequirementError(f"found {len(indexes)} indexes in {text!r}; expected the one that has {named[1]}")
     return Requirement(named[1], parse_index(indexes[0]))
@@ -102,5 +104,7 @@ def parse_index(text: str) -> str:
     except (ValueError, TemplateError):
         fit = False
     if not fit or not text.isascii() or not text.isprintable() or " " in text:
-        raise RequirementError(f"found {text!r}; expected the URL of a simple index, without password: {PUBLIC}")
+        raise RequirementError(
+            f"found {text!r}; expected the URL of a simple index, without password, such as {EXAMPLE}"
+        )
     return index

@@ -19,7 +19,7 @@ from waypost.artifacts.oci import digest_of
 from waypost.artifacts.project_page import HTML, JSON, TEXT, Unreadable
 from waypost.artifacts.release import normalise, release_of
 from waypost.artifacts.requirement import (
-    PUBLIC,
+    EXAMPLE,
     Requirement,
     RequirementError,
     is_command,
@@ -277,7 +277,7 @@ def declare(package: Package) -> list[ProjectRow]:
         raise DeclarationError("name", package.name, "the project's name: letters, digits, and . _ - between them")
     if package.routes:
         raise DeclarationError("routes", package.routes, "no routes: a Python project has an `upstream`")
-    example = f"a simple index such as {PUBLIC}, or the pip line that users type"
+    example = f"a simple index such as {EXAMPLE}, or the pip line that users type"
     if not package.upstream:
         raise DeclarationError("upstream", package.upstream, example)
     name = normalise(package.name)

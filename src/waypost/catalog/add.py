@@ -18,7 +18,7 @@ from waypost.artifacts.npm_command import NpmCommandError
 from waypost.artifacts.preset import LATEST, Shown, shown
 from waypost.artifacts.reference import ImageNameError, as_written
 from waypost.artifacts.registries import shown_at
-from waypost.artifacts.requirement import PUBLIC, RequirementError, is_command, parse_command
+from waypost.artifacts.requirement import RequirementError, is_command, parse_command
 from waypost.catalog.candidate import put
 from waypost.settings import HOST
 
@@ -153,7 +153,7 @@ def _python(text: str, domain: str | None) -> Entry:
     except RequirementError as error:
         raise AddError(str(error)) from None
     keys = {"type": "python", "name": project, "domain": domain, "upstream": upstream}
-    note = f'what {project} needs comes from the `fallback` of its [[domain]], such as "{PUBLIC}"'
+    note = f"what {project} needs comes from the `fallback` of its [[domain]], a public index"
     return Entry(project, _given(keys), domain, f"pip install {project} --index-url {{base}}/simple/", note)
 
 
@@ -179,7 +179,7 @@ def _npm(text: str, domain: str | None) -> Entry:
     scope, slash, _ = name.partition("/")
     # What has a scope can be had from a registry of its own. Everything else comes from one.
     option = f"--{scope}:registry" if slash else "--registry"
-    note = f'what {name} needs comes from the `fallback` of its [[domain]], such as "{npm_command.PUBLIC}/"'
+    note = f"what {name} needs comes from the `fallback` of its [[domain]], a public registry"
     return Entry(name, _given(keys), domain, f"npm install {name} {option}={{base}}/", "" if slash else note)
 
 
