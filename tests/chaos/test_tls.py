@@ -236,8 +236,9 @@ def test_a_broken_one_is_refused_and_the_old_one_stays(house: House) -> None:
 
 def test_handshakes_that_never_end_are_ended(house: House) -> None:
     """Silence, and plain http on the port for https: neither keeps others from being served."""
-    idle = [socket.create_connection(("127.0.0.1", house.server.tls_port), 10) for _ in range(50)]
-    try:
+    address = ("127.0.0.1", house.server.tls_port)
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(50)]
         for one in idle[::2]:
             one.sendall(b"GET / HTTP/1.1\r\nHost: get.example\r\n\r\n")
         with house.connection("get.example") as other:
@@ -250,9 +251,6 @@ def test_handshakes_that_never_end_are_ended(house: House) -> None:
             one.settimeout(30)
             with contextlib.suppress(ConnectionResetError):
                 assert one.recv(1) == b""
-    finally:
-        for one in idle:
-            one.close()
 
 
 def test_without_certificates_there_is_no_https(tmp_path: Path) -> None:
