@@ -7,12 +7,13 @@ up to date is removed, since nothing said is better than something wrong.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+
+from waypost import whole
 
 
 class Standing(Struct, frozen=True, omit_defaults=True):
@@ -28,22 +29,16 @@ _decode = msgspec.json.Decoder(list[Standing]).decode
 
 def tell(folder: Path, worker: int, standings: Sequence[Standing]) -> bool:
     """Whether it stands there now, whole."""
-    path = _path(folder, worker)
-    temporary = path.with_suffix(".new")
-    try:
-        folder.mkdir(mode=0o750, exist_ok=True)
-        temporary.write_bytes(msgspec.json.encode(standings))
-        os.replace(temporary, path)
-    except OSError:
+    stands = whole.put_in(folder, _path(folder, worker).name, msgspec.json.encode(standings))
+    if not stands:
         forget(folder, worker)
-        return False
-    return True
+    return stands
 
 
 def forget(folder: Path, worker: int) -> None:
     """What a worker told that is no more, or can tell no more."""
     path = _path(folder, worker)
-    _remove(path, path.with_suffix(".new"))
+    _remove(path, whole.aside(path))
 
 
 def forget_all(folder: Path) -> None:

@@ -209,9 +209,8 @@ class Pages:
         return found[1] if found is not None and found[0] == kept.digest else None
 
     def _make(self, page: Page, kept: KeptPage) -> Chosen:
-        chosen: Chosen = Reply(200, kept.headers, kept.body)
-        if page.choose is not None:
-            chosen = page.choose(Reply(200, kept.headers, kept.body))
+        whole = Reply(200, kept.headers, kept.body)
+        chosen: Chosen = whole if page.choose is None else page.choose(whole)
         if isinstance(chosen, Redirect):
             client = self._upstreams.client
             try:

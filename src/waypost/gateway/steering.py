@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from concurrent.futures import Executor
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from waypost import whole
 from waypost.artifacts.snapshot import Policy
 from waypost.gateway.pins import Pins
 from waypost.upstream.outage import read, write
@@ -78,15 +78,7 @@ def _decide(watch: Watch) -> None:
 
 def tell(folder: Path, worker: int, asked: dict[str, str]) -> bool:
     """Whether it stands there now, whole."""
-    path = folder / f"worker{worker}.json"
-    temporary = path.with_suffix(".new")
-    try:
-        folder.mkdir(mode=0o750, exist_ok=True)
-        temporary.write_bytes(msgspec.json.encode(asked))
-        os.replace(temporary, path)
-    except OSError:
-        return False
-    return True
+    return whole.put_in(folder, f"worker{worker}.json", msgspec.json.encode(asked))
 
 
 def told(folder: Path, workers: int) -> dict[str, str]:

@@ -5,12 +5,13 @@ It outlives a restart, so that a restart changes nothing of where clients are se
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+
+from waypost import whole
 
 
 class Outage(Struct, frozen=True, omit_defaults=True):
@@ -42,13 +43,7 @@ _decode = msgspec.json.Decoder(list[Outage]).decode
 
 def write(path: Path, outages: Sequence[Outage]) -> bool:
     """Whether it stands there now, whole."""
-    temporary = path.with_suffix(".new")
-    try:
-        temporary.write_bytes(msgspec.json.encode(outages))
-        os.replace(temporary, path)
-    except OSError:
-        return False
-    return True
+    return whole.put(path, msgspec.json.encode(outages))
 
 
 def read(path: Path) -> list[Outage] | None:
