@@ -35,3 +35,23 @@ def give_back() -> None:
     trim = getattr(_C, "malloc_trim", None)
     if trim is not None:
         trim(KEPT)
+
+
+class Departures:
+    """Whether many have gone, of numbers of connections that are told every now and then.
+
+    It is so once more after the last of them: what they held is let go of a moment later than they are, and the few who
+    go after the many would be too few by themselves.
+    """
+
+    def __init__(self, many: int) -> None:
+        self._many = many
+        self._most = 0
+        self._before = 0
+
+    def are_many(self, now: int) -> bool:
+        gone = self._most - now >= self._many
+        still_going = now < self._before
+        self._most = now if gone and not still_going else max(self._most, now)
+        self._before = now
+        return gone

@@ -23,7 +23,7 @@ from waypost.events.standings import Standing
 from waypost.events.tally import Tally
 from waypost.gateway.address import TrustedProxies
 from waypost.gateway.application import Gateway, declared
-from waypost.gateway.heap import give_back, keep_freed
+from waypost.gateway.heap import Departures, give_back, keep_freed
 from waypost.gateway.http1 import Server
 from waypost.gateway.limits import Limits
 from waypost.gateway.manifests import Manifests
@@ -228,14 +228,11 @@ async def _tell_standings(
 
 async def _give_back(server: Server) -> None:
     """Memory of many clients, once they have gone. What few leave behind is not worth looking for."""
-    most = 0
+    departures = Departures(MANY_GONE)
     while True:
         await asyncio.sleep(GIVE_BACK_EVERY)
-        now = len(server.connections)
-        if most - now >= MANY_GONE:
+        if departures.are_many(len(server.connections)):
             give_back()
-            most = now
-        most = max(most, now)
 
 
 class _State:
